@@ -1,0 +1,1 @@
+//! The rig that tests, demo and bench share.

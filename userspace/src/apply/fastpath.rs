@@ -1,0 +1,1 @@
+//! BPF: programs, links, maps, pins.

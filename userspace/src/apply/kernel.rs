@@ -1,0 +1,1 @@
+//! The kernel as safety net: addresses, routes, neighbours, sysctls, all by rtnetlink and procfs.

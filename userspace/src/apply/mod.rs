@@ -1,0 +1,4 @@
+//! Reconcilers: each reads what is there, compares it with the plan, changes what differs, and verifies.
+
+pub mod fastpath;
+pub mod kernel;

@@ -1,0 +1,1 @@
+//! Host configuration: the TOML file.

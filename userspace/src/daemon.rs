@@ -1,0 +1,1 @@
+//! The loop that joins all parts; it alone knows all of them.

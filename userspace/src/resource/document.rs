@@ -1,0 +1,1 @@
+//! Documents: text to resources, with file, line and field in every error.
