@@ -1,1 +1,43 @@
-//! Where resources come from: a watched directory.
+//! Where resources come from: a watched directory. Reads files and watches them; writes nothing.
+//!
+//! `state` decides, without I/O, what becomes of what was good before; `files` reads.
+
+mod files;
+mod state;
+
+pub use crate::resource::{Position, Problem, Severity};
+
+use crate::resource::Resources;
+use state::State;
+use std::path::Path;
+
+/// What a directory says, and what is wrong with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// All valid resources, and the last good state of those that turned bad.
+    pub resources: Resources,
+    /// What is wrong, in order of files and lines.
+    pub problems: Vec<Problem>,
+}
+
+impl Snapshot {
+    /// Whether something is refused; notes do not count.
+    pub fn has_errors(&self) -> bool {
+        self.problems.iter().any(Problem::is_error)
+    }
+}
+
+/// A directory of resources.
+pub struct Directory;
+
+impl Directory {
+    /// Reads `path` once, knowing nothing of before.
+    pub fn read(path: &Path) -> Snapshot {
+        State::default().merge(files::Files::default().read(path))
+    }
+}
+
+/// Reads a directory or a single file once, for `serval check`.
+pub fn check(path: &Path) -> Snapshot {
+    Directory::read(path)
+}

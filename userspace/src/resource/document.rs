@@ -1,1 +1,0 @@
-//! Documents: text to resources, with file, line and field in every error.
