@@ -1,1 +1,31 @@
-//! The rig that tests, demo and bench share.
+//! The rig that tests, demo and bench share: network namespaces, TAPs opened as a VMM opens them, guests (a real
+//! kernel stack, a raw harness, a real VM), and a real `serval run`. It touches namespaces of its own and nothing in
+//! the one it was started in; what it makes is gone when its values are dropped, and what a killed run left behind is
+//! swept by the next.
+//!
+//! Frames are built and checked by [`frame`], which shares no code with the data plane, so that a mistake there is not
+//! repeated here.
+
+pub mod frame;
+pub mod guest;
+pub mod netns;
+pub mod process;
+pub mod tap;
+pub mod traffic;
+pub mod wait;
+
+/// Why the rig cannot work here, if it cannot.
+pub fn unavailable() -> Option<&'static str> {
+    (!nix::unistd::geteuid().is_root()).then_some("needs root: namespaces, TAPs and BPF programs are made")
+}
+
+/// Leaves the calling test with the reason printed when the rig cannot work here.
+#[macro_export]
+macro_rules! require_rig {
+    () => {
+        if let Some(reason) = $crate::unavailable() {
+            eprintln!("skipped: {reason}");
+            return Ok(());
+        }
+    };
+}

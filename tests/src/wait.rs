@@ -1,0 +1,33 @@
+//! Waiting for state that announces itself by no event.
+
+use anyhow::{Result, bail};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How often state without an event is looked at.
+const PERIOD: Duration = Duration::from_millis(1);
+
+/// Asks `probe` every millisecond until it has an answer; after `limit` an error says `what` did not come.
+pub fn eventually<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = probe()? {
+            return Ok(answer);
+        }
+        if start.elapsed() >= limit {
+            bail!("not within {limit:?}: {what}");
+        }
+        thread::sleep(PERIOD);
+    }
+}
+
+/// As [`eventually`], and says how long it took.
+pub fn timed<T>(
+    what: &str,
+    limit: Duration,
+    probe: impl FnMut() -> Result<Option<T>>,
+) -> Result<(T, Duration)> {
+    let start = Instant::now();
+    let answer = eventually(what, limit, probe)?;
+    Ok((answer, start.elapsed()))
+}
