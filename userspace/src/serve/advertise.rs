@@ -1,1 +1,0 @@
-//! Router advertisements: rendering and schedule.

@@ -1,0 +1,36 @@
+//! Endpoints for the tests of this directory.
+
+use crate::plan::{Attached, NetworkSettings};
+use crate::resource::HostAddress;
+
+/// An endpoint with one address, one name server, one search domain and one NTP server.
+pub(crate) fn endpoint() -> Attached {
+    let gateway_mac: crate::resource::MacAddress = "fe:16:3e:00:00:01".parse().unwrap();
+    let address = address("2001:db8:a41:2::11");
+    Attached {
+        interface: "tap11111111-aa".parse().unwrap(),
+        ifindex: 7,
+        admin_up: true,
+        carrier: true,
+        mtu: 1500,
+        mac: "fa:16:3e:00:00:01".parse().unwrap(),
+        gateway_mac,
+        gateway: gateway_mac.link_local(),
+        gateways: vec![],
+        leased: vec![address],
+        addresses: vec![address],
+        network: NetworkSettings {
+            dns_servers: vec!["2001:db8:53::1".parse().unwrap()],
+            search_domains: vec!["openstack.example".to_owned()],
+            ntp_servers: vec!["2001:db8:123::1".parse().unwrap()],
+            fqdn: Some("vm-1.openstack.example".to_owned()),
+            valid_lifetime: 86_400,
+            router_lifetime: 9_000,
+        },
+    }
+}
+
+/// Parses an address.
+pub(crate) fn address(address: &str) -> HostAddress {
+    HostAddress::new(address.parse().unwrap()).unwrap()
+}
