@@ -1,1 +1,0 @@
-//! DHCPv6 server.
