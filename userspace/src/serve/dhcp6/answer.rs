@@ -1,9 +1,9 @@
 //! What a client message gets, by RFC 8415 section 18.3.
 
-use super::Duid;
 use super::association::spread;
 use super::reply::{self, Lease, Reply};
 use super::request::{Association, Discard, Message, Request};
+use crate::config::Duid;
 use crate::plan::Attached;
 use crate::serve::domain;
 use crate::serve::frame::{IPV6, MINIMUM_MTU, UDP};

@@ -9,14 +9,12 @@
 
 mod answer;
 mod association;
-mod duid;
 mod reply;
 mod request;
 #[cfg(test)]
 mod tests;
 
 pub use answer::{Answer, answer};
-pub use duid::{Duid, DuidError};
 pub use request::{Discard, Request};
 
 use std::net::Ipv6Addr;

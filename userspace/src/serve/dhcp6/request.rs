@@ -1,8 +1,12 @@
 //! A client's message: read, checked and judged by RFC 8415 section 16.
 
-use super::{ALL_RELAY_AGENTS_AND_SERVERS, ALL_SERVERS, Duid};
+use super::{ALL_RELAY_AGENTS_AND_SERVERS, ALL_SERVERS};
+use crate::config::Duid;
 use dhcproto::v6::{MessageType, OptionCode};
 use std::net::Ipv6Addr;
+
+/// RFC 8415 section 11.1. There is no shortest: the identifier is only copied.
+const LONGEST_DUID: usize = 130;
 
 /// A datagram from a client.
 #[derive(Clone, Copy, Debug)]
@@ -121,8 +125,7 @@ impl<'a> Message<'a> {
             InformationRequest => (false, None, false),
             _ => return Err(Discard::NotFromAClient),
         };
-        // A DUID has a length (RFC 8415 section 11.1); clients with fewer bytes than a type code exist.
-        let client_is_legal = self.client_id.map(|id| (1..=Duid::LONGEST).contains(&id.len()));
+        let client_is_legal = self.client_id.map(|id| (1..=LONGEST_DUID).contains(&id.len()));
         let server_is_ours = server_id.map(|id| id == server.as_bytes());
         if !client_is_legal.unwrap_or(!needs_client) {
             return Err(Discard::ClientId);
