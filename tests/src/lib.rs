@@ -10,6 +10,7 @@ pub mod frame;
 pub mod guest;
 pub mod netns;
 pub mod process;
+pub mod program;
 pub mod tap;
 pub mod traffic;
 pub mod wait;

@@ -1,1 +1,197 @@
-//! The decision.
+//! The decision, pure: what becomes of a frame that a VM sends, in the order a packet meets it.
+//!
+//! [`guard`] (may the VM send this) -> [`discovery`] (is it a solicitation for us) -> [`forward`] (where does it go) ->
+//! [`answer`] or [`forward::edit`] (the bytes). A frame is edited only when nothing can stop it any more, so whatever is
+//! handed on to the kernel is untouched.
+
+pub mod answer;
+pub mod discovery;
+pub mod forward;
+pub mod guard;
+pub mod offload;
+
+use crate::abi::{
+    Address, Advertisement, Counter, Endpoint, Owner, Reason, SLOT_UNCONFIGURED, endpoint_flags,
+};
+use crate::wire::{EthernetHeader, Frame, Headers, ethertype};
+
+/// What the decision looks up and counts. The one implementation for the kernel is on BPF maps.
+pub trait Tables {
+    /// The endpoint behind a TAP.
+    fn endpoint(&self, ifindex: u32) -> Option<&Endpoint>;
+
+    /// Who has an address.
+    fn owner(&self, address: &Address) -> Option<&Owner>;
+
+    /// The router advertisement for the endpoint behind a TAP.
+    fn advertisement(&self, ifindex: u32) -> Option<&Advertisement>;
+
+    /// Takes the right to send one multicast answer to that TAP now (RFC 4861 section 6.2.6: one in 3 s).
+    fn may_multicast(&self, ifindex: u32) -> bool;
+
+    /// Chooses the device that a redirected frame leaves by; `false` when it is not there.
+    fn choose_device(&self, ifindex: u32) -> bool;
+
+    /// IPv6 frames of an interface without an endpoint pass instead of being dropped.
+    fn pass_unconfigured(&self) -> bool;
+
+    /// Adds 1 to a value of `COUNTERS`; `index` is `Counter::index` or `Reason::index`.
+    fn count(&self, slot: u32, index: usize);
+}
+
+/// Which hook asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// XDP: sees the bytes only, not what the virtio-net header says about them.
+    Xdp,
+    /// TC: has the socket buffer with its offload state.
+    Tc,
+}
+
+/// What the hook does with the frame, which is edited accordingly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Hand it on, untouched: from XDP to TC, from TC to the kernel.
+    Pass,
+    /// Drop it.
+    Drop,
+    /// Send it back to the VM.
+    Reply,
+    /// Send it out of the device with this ifindex.
+    Redirect(u32),
+}
+
+/// What is decided, before anything is edited.
+#[derive(Clone, Copy, Debug)]
+pub enum Verdict<'t> {
+    /// Hand it on.
+    Pass,
+    /// Drop it.
+    Drop(Reason),
+    /// Answer a neighbour solicitation.
+    AnswerNeighbour(answer::NeighbourAnswer),
+    /// Answer a router solicitation.
+    AnswerRouter(answer::RouterAnswer<'t>),
+    /// Send it to the owner of its destination.
+    Forward(&'t Owner),
+}
+
+/// Decides about, edits and counts a frame that the VM behind `ifindex` sent.
+#[inline(always)]
+pub fn from_vm<F: Frame, T: Tables>(frame: &mut F, tables: &T, ifindex: u32, hook: Hook) -> Action {
+    match classify(frame) {
+        Class::Ipv6 => {}
+        Class::Tagged if hook == Hook::Tc => {
+            let slot = tables.endpoint(ifindex).map_or(SLOT_UNCONFIGURED, |endpoint| endpoint.slot);
+            return drop(tables, slot, Reason::Vlan);
+        }
+        // The kernel takes an outer tag off before TC sees the frame: only there it is clear what is inside.
+        Class::Tagged | Class::Other => {
+            let slot = tables.endpoint(ifindex).map_or(SLOT_UNCONFIGURED, |endpoint| endpoint.slot);
+            return pass(tables, slot, hook);
+        }
+    }
+    let Some(endpoint) = tables.endpoint(ifindex) else {
+        if tables.pass_unconfigured() {
+            return pass(tables, SLOT_UNCONFIGURED, hook);
+        }
+        return drop(tables, SLOT_UNCONFIGURED, Reason::Unconfigured);
+    };
+    match decide(frame, tables, ifindex, endpoint, hook) {
+        Verdict::Pass => pass(tables, endpoint.slot, hook),
+        Verdict::Drop(reason) => drop(tables, endpoint.slot, reason),
+        Verdict::AnswerNeighbour(answer) => {
+            if !answer::write_neighbour(frame, endpoint, &answer) {
+                return pass(tables, endpoint.slot, hook);
+            }
+            tables.count(endpoint.slot, Counter::AnsweredNs.index());
+            Action::Reply
+        }
+        Verdict::AnswerRouter(answer) => {
+            if !answer::write_router(frame, endpoint, &answer) {
+                return pass(tables, endpoint.slot, hook);
+            }
+            tables.count(endpoint.slot, Counter::AnsweredRs.index());
+            Action::Reply
+        }
+        Verdict::Forward(owner) => {
+            if !tables.choose_device(owner.ifindex) {
+                return drop(tables, endpoint.slot, Reason::NoDevice);
+            }
+            if !forward::edit(frame, owner) {
+                return pass(tables, endpoint.slot, hook);
+            }
+            let (forwarded, delivered) = match hook {
+                Hook::Xdp => (Counter::ForwardedXdp, Counter::DeliveredXdp),
+                Hook::Tc => (Counter::ForwardedTc, Counter::DeliveredTc),
+            };
+            tables.count(endpoint.slot, forwarded.index());
+            tables.count(owner.slot, delivered.index());
+            Action::Redirect(owner.ifindex)
+        }
+    }
+}
+
+/// Decides about an IPv6 frame of a configured endpoint; edits nothing.
+#[inline(always)]
+pub fn decide<'t, F: Frame, T: Tables>(
+    frame: &F,
+    tables: &'t T,
+    ifindex: u32,
+    endpoint: &Endpoint,
+    hook: Hook,
+) -> Verdict<'t> {
+    if endpoint.flags & endpoint_flags::ADMIN_UP == 0 {
+        return Verdict::Drop(Reason::AdminDown);
+    }
+    let Some(headers) = frame.view::<Headers>(0) else {
+        return Verdict::Drop(Reason::Malformed);
+    };
+    let packet = match guard::inspect(frame, headers, tables, ifindex, endpoint) {
+        Ok(packet) => packet,
+        Err(reason) => return Verdict::Drop(reason),
+    };
+    if packet.discovery {
+        return discovery::decide(frame, headers, tables, ifindex, endpoint, &packet);
+    }
+    forward::decide(frame, headers, tables, ifindex, endpoint, &packet, hook)
+}
+
+/// Counts a frame that is handed on.
+#[inline(always)]
+fn pass<T: Tables>(tables: &T, slot: u32, hook: Hook) -> Action {
+    let counter = match hook {
+        Hook::Xdp => Counter::Deferred,
+        Hook::Tc => Counter::Passed,
+    };
+    tables.count(slot, counter.index());
+    Action::Pass
+}
+
+/// Counts a frame that is dropped.
+#[inline(always)]
+fn drop<T: Tables>(tables: &T, slot: u32, reason: Reason) -> Action {
+    tables.count(slot, reason.index());
+    Action::Drop
+}
+
+/// What a frame claims to be by its EtherType.
+enum Class {
+    Ipv6,
+    Tagged,
+    Other,
+}
+
+#[inline(always)]
+fn classify<F: Frame>(frame: &F) -> Class {
+    let Some(ethernet) = frame.view::<EthernetHeader>(0) else {
+        return Class::Other;
+    };
+    match ethernet.ethertype.get() {
+        ethertype::VLAN | ethertype::SERVICE_VLAN | ethertype::OLD_SERVICE_VLAN => Class::Tagged,
+        // With a priority tag (VLAN 0) the frame is what is inside.
+        _ if frame.vlan_id() != 0 => Class::Tagged,
+        ethertype::IPV6 => Class::Ipv6,
+        _ => Class::Other,
+    }
+}

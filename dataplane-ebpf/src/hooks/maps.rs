@@ -1,0 +1,112 @@
+//! The maps, and the decision's `Tables` on them. Sizes here are defaults; userspace sets them when it loads.
+
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_REDIRECT};
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{DevMapHash, HashMap, PerCpuArray};
+use dataplane_ebpf::abi::{Address, Advertisement, COUNTER_SLOTS, Counters, Endpoint, Owner};
+use dataplane_ebpf::decide::{Hook, Tables};
+
+const ENDPOINTS_DEFAULT: u32 = 1024;
+
+#[map]
+static ENDPOINTS: HashMap<u32, Endpoint> = HashMap::with_max_entries(ENDPOINTS_DEFAULT, 0);
+#[map]
+static ADDRESSES: HashMap<Address, Owner> = HashMap::with_max_entries(4 * ENDPOINTS_DEFAULT, 0);
+#[map]
+static ANSWERS: HashMap<u32, Advertisement> = HashMap::with_max_entries(ENDPOINTS_DEFAULT, 0);
+#[map]
+static DEVICES: DevMapHash = DevMapHash::with_max_entries(ENDPOINTS_DEFAULT, 0);
+#[map]
+static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(ENDPOINTS_DEFAULT + 1, 0);
+
+/// See `abi::names::PASS_UNCONFIGURED`.
+#[unsafe(no_mangle)]
+static PASS_UNCONFIGURED: u32 = 0;
+
+/// Shortest time between two multicast answers to one TAP (RFC 4861 section 10, MIN_DELAY_BETWEEN_RAS).
+const MULTICAST_INTERVAL_NS: u64 = 3_000_000_000;
+
+/// The maps, as the decision sees them from one hook.
+pub struct MapTables {
+    pub hook: Hook,
+}
+
+impl Tables for MapTables {
+    #[inline(always)]
+    fn endpoint(&self, ifindex: u32) -> Option<&Endpoint> {
+        // SAFETY: a value that userspace replaces meanwhile is read torn at worst, and every bit pattern is a value.
+        unsafe { ENDPOINTS.get(ifindex) }
+    }
+
+    #[inline(always)]
+    fn owner(&self, address: &Address) -> Option<&Owner> {
+        // SAFETY: as for `endpoint`.
+        unsafe { ADDRESSES.get(address) }
+    }
+
+    #[inline(always)]
+    fn advertisement(&self, ifindex: u32) -> Option<&Advertisement> {
+        // SAFETY: as for `endpoint`.
+        unsafe { ANSWERS.get(ifindex) }
+    }
+
+    #[inline(always)]
+    fn may_multicast(&self, ifindex: u32) -> bool {
+        let Some(advertisement) = ANSWERS.get_ptr_mut(ifindex) else {
+            return false;
+        };
+        // SAFETY: the helper has no precondition.
+        let now = unsafe { bpf_ktime_get_ns() };
+        // SAFETY: the pointer is to a value of the map that stays valid while the program runs. CPUs may race for the
+        // right; then both answer once.
+        unsafe {
+            let last = (*advertisement).last_multicast;
+            if last != 0 && now.wrapping_sub(last) < MULTICAST_INTERVAL_NS {
+                return false;
+            }
+            (*advertisement).last_multicast = now;
+        }
+        true
+    }
+
+    #[inline(always)]
+    fn choose_device(&self, ifindex: u32) -> bool {
+        match self.hook {
+            Hook::Xdp => DEVICES.redirect(ifindex, u64::from(XDP_DROP)) == Ok(XDP_REDIRECT),
+            Hook::Tc => true,
+        }
+    }
+
+    #[inline(always)]
+    fn pass_unconfigured(&self) -> bool {
+        // SAFETY: a valid static; volatile, because userspace sets it in the object before loading.
+        unsafe { core::ptr::read_volatile(&raw const PASS_UNCONFIGURED) != 0 }
+    }
+
+    #[inline(always)]
+    fn count(&self, slot: u32, index: usize) {
+        count(slot, index);
+    }
+}
+
+/// Adds 1 to a value of `COUNTERS`.
+#[inline(always)]
+pub fn count(slot: u32, index: usize) {
+    // The compiler knows the numbers of a reason and would leave the check out; the verifier does not know them.
+    let index = core::hint::black_box(index);
+    if index >= COUNTER_SLOTS {
+        return;
+    }
+    if let Some(counters) = COUNTERS.get_ptr_mut(slot) {
+        // SAFETY: the value is this CPU's, and programs are not preempted by others that write it.
+        unsafe { (*counters).values[index] += 1 };
+    }
+}
+
+/// Counter slot of the endpoint behind a TAP.
+#[inline(always)]
+pub fn slot(ifindex: u32) -> Option<u32> {
+    // SAFETY: see `MapTables::endpoint`.
+    unsafe { ENDPOINTS.get(ifindex) }.map(|endpoint| endpoint.slot)
+}

@@ -1,0 +1,154 @@
+//! `Frame` on a socket buffer.
+
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::helpers::generated::{
+    bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+};
+use core::ptr;
+use dataplane_ebpf::wire::{Frame, L4_OFFSET, TcpHeader};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Bytes that are looked at by direct access. A TAP leaves as many linear as the guest says headers are.
+const LINEAR: usize = L4_OFFSET + size_of::<TcpHeader>();
+
+/// The VLAN identifier in a tag's control information (IEEE 802.1Q).
+const VLAN_ID: u32 = 0xfff;
+
+/// The frame that a TC program was called for.
+pub struct SkbFrame {
+    skb: *mut __sk_buff,
+}
+
+impl SkbFrame {
+    /// `skb` is the program's own context.
+    #[inline(always)]
+    pub fn new(skb: *mut __sk_buff) -> Self {
+        let frame = Self { skb };
+        let want = frame.len().min(LINEAR);
+        if frame.data() + want > frame.data_end() {
+            // When it fails, views find nothing and the frame counts as malformed.
+            // SAFETY: the helper has no precondition; no pointer into the frame is held.
+            unsafe { bpf_skb_pull_data(skb, want as u32) };
+        }
+        frame
+    }
+
+    /// The interface whose hook this is.
+    #[inline(always)]
+    pub fn ifindex(&self) -> u32 {
+        // SAFETY: the context is valid while the program runs.
+        unsafe { (*self.skb).ifindex }
+    }
+
+    /// See `abi::TC_INDEX_FORWARDED`.
+    #[inline(always)]
+    pub fn tc_index(&self) -> u16 {
+        // SAFETY: as above. The kernel's field has 16 bits.
+        unsafe { (*self.skb).tc_index as u16 }
+    }
+
+    /// See `abi::TC_INDEX_FORWARDED`.
+    #[inline(always)]
+    pub fn set_tc_index(&mut self, index: u16) {
+        // SAFETY: as above.
+        unsafe { (*self.skb).tc_index = u32::from(index) };
+    }
+
+    #[inline(always)]
+    fn data(&self) -> usize {
+        // SAFETY: as above.
+        unsafe { (*self.skb).data as usize }
+    }
+
+    #[inline(always)]
+    fn data_end(&self) -> usize {
+        // SAFETY: as above.
+        unsafe { (*self.skb).data_end as usize }
+    }
+
+    /// A pointer to `size` bytes at `offset`, all within the linear part.
+    #[inline(always)]
+    fn at(&self, offset: usize, size: usize) -> Option<*mut u8> {
+        let start = self.data() + offset;
+        if start + size > self.data_end() { None } else { Some(start as *mut u8) }
+    }
+}
+
+impl Frame for SkbFrame {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        // SAFETY: the context is valid while the program runs.
+        unsafe { (*self.skb).len as usize }
+    }
+
+    #[inline(always)]
+    fn gso_size(&self) -> usize {
+        // SAFETY: as above.
+        unsafe { (*self.skb).gso_size as usize }
+    }
+
+    #[inline(always)]
+    fn is_tagged(&self) -> bool {
+        // SAFETY: as above.
+        unsafe { (*self.skb).vlan_present != 0 }
+    }
+
+    #[inline(always)]
+    fn vlan_id(&self) -> u16 {
+        // SAFETY: as above. The kernel keeps 0 here when there is no tag.
+        unsafe { ((*self.skb).vlan_tci & VLAN_ID) as u16 }
+    }
+
+    #[inline(always)]
+    fn view<T: FromBytes + Immutable + KnownLayout + Unaligned>(&self, offset: usize) -> Option<&T> {
+        // SAFETY: the pointer is good for T, whose alignment is 1 and whose every bit pattern is a value.
+        self.at(offset, size_of::<T>()).map(|start| unsafe { &*start.cast() })
+    }
+
+    #[inline(always)]
+    fn view_mut<T: FromBytes + IntoBytes + KnownLayout + Unaligned>(
+        &mut self,
+        offset: usize,
+    ) -> Option<&mut T> {
+        // SAFETY: as for `view`, and `&mut self` makes it the only one.
+        self.at(offset, size_of::<T>()).map(|start| unsafe { &mut *start.cast() })
+    }
+
+    #[inline(always)]
+    fn load<T: FromBytes + IntoBytes>(&self, offset: usize) -> Option<T> {
+        let mut value = T::new_zeroed();
+        // SAFETY: `value` is good for its size.
+        let result = unsafe {
+            bpf_skb_load_bytes(
+                self.skb.cast(),
+                offset as u32,
+                ptr::from_mut(&mut value).cast(),
+                size_of::<T>() as u32,
+            )
+        };
+        if result == 0 { Some(value) } else { None }
+    }
+
+    #[inline(always)]
+    fn sum(&self, _offset: usize, _len: usize) -> Option<u32> {
+        // The socket buffer knows whether its checksum is complete; nobody needs to add it up.
+        None
+    }
+
+    #[inline(always)]
+    fn resize(&mut self, len: usize) -> bool {
+        // SAFETY: the helpers check the new length; no pointer into the frame outlives the calls.
+        unsafe {
+            bpf_skb_change_tail(self.skb, len as u32, 0) == 0 && bpf_skb_pull_data(self.skb, len as u32) == 0
+        }
+    }
+
+    #[inline(always)]
+    fn store(&mut self, bytes: &[u8]) -> bool {
+        // SAFETY: `bytes` is good for its length, and the helper checks the frame's.
+        let stored = unsafe {
+            bpf_skb_store_bytes(self.skb, 0, bytes.as_ptr().cast_mut().cast(), bytes.len() as u32, 0)
+        };
+        stored == 0
+    }
+}

@@ -1,0 +1,61 @@
+//! The hooks of a TAP: XDP and TC ingress for what the VM sends, TC egress for what the kernel delivers to it.
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
+use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
+use aya_ebpf::helpers::generated::bpf_redirect;
+use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
+use dataplane_ebpf::abi::{Counter, TC_INDEX_FORWARDED};
+use dataplane_ebpf::decide::{Action, Hook, from_vm};
+
+use crate::maps::{MapTables, count, slot};
+use crate::skb::SkbFrame;
+use crate::xdp::XdpFrame;
+
+/// Native XDP on a TAP: frames from the VM.
+#[xdp]
+pub fn tap_xdp(context: XdpContext) -> u32 {
+    let mut frame = XdpFrame::new(context.ctx);
+    let ifindex = frame.ingress_ifindex();
+    match from_vm(&mut frame, &MapTables { hook: Hook::Xdp }, ifindex, Hook::Xdp) {
+        Action::Pass => XDP_PASS,
+        Action::Drop => XDP_DROP,
+        Action::Reply => XDP_TX,
+        Action::Redirect(_) => XDP_REDIRECT,
+    }
+}
+
+/// TC ingress on a TAP: frames from the VM that XDP handed on, or did not see.
+#[classifier]
+pub fn tap_in(context: TcContext) -> i32 {
+    let skb = context.as_ptr().cast();
+    let mut frame = SkbFrame::new(skb);
+    let ifindex = frame.ifindex();
+    match from_vm(&mut frame, &MapTables { hook: Hook::Tc }, ifindex, Hook::Tc) {
+        // Not TC_ACT_OK: programs and filters after ours are asked as well.
+        Action::Pass => TC_ACT_UNSPEC,
+        Action::Drop => TC_ACT_SHOT,
+        Action::Reply => redirect(&mut frame, ifindex),
+        Action::Redirect(to) => redirect(&mut frame, to),
+    }
+}
+
+/// TC egress on a TAP: frames to the VM. Those that the fast path sent are counted already.
+#[classifier]
+pub fn tap_out(context: TcContext) -> i32 {
+    let frame = SkbFrame::new(context.as_ptr().cast());
+    if frame.tc_index() != TC_INDEX_FORWARDED
+        && let Some(slot) = slot(frame.ifindex())
+    {
+        count(slot, Counter::DeliveredKernel.index());
+    }
+    TC_ACT_UNSPEC
+}
+
+#[inline(always)]
+fn redirect(frame: &mut SkbFrame, ifindex: u32) -> i32 {
+    frame.set_tc_index(TC_INDEX_FORWARDED);
+    // SAFETY: the helper has no precondition.
+    unsafe { bpf_redirect(ifindex, 0) as i32 }
+}

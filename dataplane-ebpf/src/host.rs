@@ -1,0 +1,146 @@
+//! Frames and tables in plain memory: what the decision runs on outside the kernel.
+
+use crate::abi::{Address, Advertisement, COUNTER_SLOTS, Counter, Counters, Endpoint, Owner, Reason};
+use crate::decide::Tables;
+use crate::wire::Frame;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// A frame in a `Vec`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MemoryFrame {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// See [`Frame::gso_size`].
+    pub gso_size: usize,
+    /// VLAN of the tag that was taken out of the bytes.
+    pub vlan: Option<u16>,
+}
+
+impl Frame for MemoryFrame {
+    fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn gso_size(&self) -> usize {
+        self.gso_size
+    }
+
+    fn is_tagged(&self) -> bool {
+        self.vlan.is_some()
+    }
+
+    fn vlan_id(&self) -> u16 {
+        self.vlan.unwrap_or(0)
+    }
+
+    fn view<T: FromBytes + Immutable + KnownLayout + Unaligned>(&self, offset: usize) -> Option<&T> {
+        T::ref_from_prefix(self.bytes.get(offset..)?).ok().map(|(view, _)| view)
+    }
+
+    fn view_mut<T: FromBytes + IntoBytes + KnownLayout + Unaligned>(
+        &mut self,
+        offset: usize,
+    ) -> Option<&mut T> {
+        T::mut_from_prefix(self.bytes.get_mut(offset..)?).ok().map(|(view, _)| view)
+    }
+
+    fn load<T: FromBytes + IntoBytes>(&self, offset: usize) -> Option<T> {
+        T::read_from_prefix(self.bytes.get(offset..)?).ok().map(|(copy, _)| copy)
+    }
+
+    fn sum(&self, offset: usize, len: usize) -> Option<u32> {
+        let bytes = self.bytes.get(offset..offset + len)?;
+        Some(
+            bytes
+                .chunks(2)
+                .map(|pair| u32::from(u16::from_ne_bytes([pair[0], *pair.get(1).unwrap_or(&0)])))
+                .sum(),
+        )
+    }
+
+    fn resize(&mut self, len: usize) -> bool {
+        self.bytes.resize(len, 0xee);
+        true
+    }
+
+    fn store(&mut self, bytes: &[u8]) -> bool {
+        self.bytes[..bytes.len()].copy_from_slice(bytes);
+        true
+    }
+}
+
+/// Tables in memory.
+#[derive(Debug, Default)]
+pub struct MemoryTables {
+    /// `ENDPOINTS`.
+    pub endpoints: BTreeMap<u32, Endpoint>,
+    /// `ADDRESSES`.
+    pub addresses: BTreeMap<Address, Owner>,
+    /// `ANSWERS`.
+    pub answers: BTreeMap<u32, Box<Advertisement>>,
+    /// `DEVICES`.
+    pub devices: BTreeSet<u32>,
+    /// TAPs whose multicast answers are used up.
+    pub multicast_spent: RefCell<BTreeSet<u32>>,
+    /// `PASS_UNCONFIGURED`.
+    pub pass_unconfigured: bool,
+    /// `COUNTERS`.
+    pub counters: RefCell<BTreeMap<u32, Counters>>,
+}
+
+impl std::fmt::Debug for Advertisement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Advertisement").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+impl MemoryTables {
+    /// All counters that are not zero, by slot and label.
+    pub fn counted(&self) -> BTreeMap<(u32, &'static str), u64> {
+        self.counters
+            .borrow()
+            .iter()
+            .flat_map(|(slot, counters)| labelled(counters).into_iter().map(|(label, n)| ((*slot, label), n)))
+            .collect()
+    }
+}
+
+/// The counters that are not zero, by label.
+pub fn labelled(counters: &Counters) -> BTreeMap<&'static str, u64> {
+    let counted = Counter::ALL.iter().map(|c| (c.label(), counters.get(*c)));
+    let dropped = Reason::ALL.iter().map(|r| (r.label(), counters.dropped(*r)));
+    counted.chain(dropped).filter(|(_, n)| *n > 0).collect()
+}
+
+impl Tables for MemoryTables {
+    fn endpoint(&self, ifindex: u32) -> Option<&Endpoint> {
+        self.endpoints.get(&ifindex)
+    }
+
+    fn owner(&self, address: &Address) -> Option<&Owner> {
+        self.addresses.get(address)
+    }
+
+    fn advertisement(&self, ifindex: u32) -> Option<&Advertisement> {
+        self.answers.get(&ifindex).map(|boxed| &**boxed)
+    }
+
+    fn may_multicast(&self, ifindex: u32) -> bool {
+        self.multicast_spent.borrow_mut().insert(ifindex)
+    }
+
+    fn choose_device(&self, ifindex: u32) -> bool {
+        self.devices.contains(&ifindex)
+    }
+
+    fn pass_unconfigured(&self) -> bool {
+        self.pass_unconfigured
+    }
+
+    fn count(&self, slot: u32, index: usize) {
+        assert!(index < COUNTER_SLOTS, "no counter {index}");
+        self.counters.borrow_mut().entry(slot).or_default().values[index] += 1;
+    }
+}

@@ -1,0 +1,177 @@
+//! The loaded BPF programs, run on single frames by BPF_PROG_TEST_RUN: no interface is attached, no packet is sent.
+
+use aya::maps::xdp::DevMapHash;
+use aya::maps::{HashMap, PerCpuArray};
+use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
+use aya::{Ebpf, EbpfLoader};
+use dataplane_ebpf::abi::{Address, Advertisement, Counters, Endpoint, Owner, names};
+use dataplane_ebpf::decide::{Action, Hook};
+use dataplane_ebpf::host::{MemoryFrame, MemoryTables, labelled};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// The interface that a test run pretends to have received on, in any namespace: the loopback device.
+pub const INGRESS: u32 = 1;
+
+/// What `__sk_buff` is for BPF_PROG_TEST_RUN: the fields up to `gso_size`.
+const SKB_CONTEXT_LEN: usize = 192;
+/// Offset of `gso_segs` in `__sk_buff`.
+const GSO_SEGS: usize = 164;
+/// Offset of `gso_size` in `__sk_buff`.
+const GSO_SIZE: usize = 176;
+
+/// Programs and maps of the object file.
+pub struct Programs {
+    ebpf: Ebpf,
+}
+
+/// What a program made of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Its answer.
+    pub action: Action,
+    /// The frame afterwards.
+    pub bytes: Vec<u8>,
+}
+
+/// The object file that `cargo xtask test` built; `None` when the tests run without it.
+pub fn object() -> Option<PathBuf> {
+    std::env::var_os("SERVAL_BPF_OBJECT").map(PathBuf::from)
+}
+
+impl Programs {
+    /// Loads the object into the kernel.
+    pub fn load(object: &std::path::Path) -> Self {
+        let mut ebpf = EbpfLoader::new().load_file(object).expect("the object loads");
+        let program: &mut Xdp = ebpf.program_mut(names::TAP_XDP).expect("tap_xdp").try_into().expect("is XDP");
+        program.load().expect("the verifier takes tap_xdp");
+        for name in [names::TAP_IN, names::TAP_OUT] {
+            let program: &mut SchedClassifier = ebpf.program_mut(name).expect(name).try_into().expect("is TC");
+            program.load().unwrap_or_else(|error| panic!("the verifier takes {name}: {error:?}"));
+        }
+        Self { ebpf }
+    }
+
+    /// Instructions that the verifier went through, by program.
+    pub fn verified_instructions(&self) -> BTreeMap<String, u32> {
+        self.ebpf
+            .programs()
+            .map(|(name, program)| {
+                let info = program.info().expect("a loaded program has info");
+                (name.to_owned(), info.verified_instruction_count().expect("kernel 5.16 or newer"))
+            })
+            .collect()
+    }
+
+    /// Writes `tables` into the maps; `devices` must be interfaces of this namespace.
+    pub fn fill(&mut self, tables: &MemoryTables) {
+        let mut endpoints: HashMap<_, u32, Endpoint> = self.map(names::ENDPOINTS);
+        for (ifindex, endpoint) in &tables.endpoints {
+            endpoints.insert(ifindex, endpoint, 0).expect("endpoint");
+        }
+        let mut addresses: HashMap<_, Address, Owner> = self.map(names::ADDRESSES);
+        for (address, owner) in &tables.addresses {
+            addresses.insert(address, owner, 0).expect("address");
+        }
+        let mut answers: HashMap<_, u32, Advertisement> = self.map(names::ANSWERS);
+        for (ifindex, advertisement) in &tables.answers {
+            answers.insert(ifindex, **advertisement, 0).expect("answer");
+        }
+        let mut devices: DevMapHash<_> = self.map(names::DEVICES);
+        for ifindex in &tables.devices {
+            devices.insert(*ifindex, *ifindex, None, 0).expect("device");
+        }
+    }
+
+    /// Runs the program of `hook` on a frame that came in on [`INGRESS`].
+    pub fn run(&self, hook: Hook, frame: &MemoryFrame) -> Outcome {
+        let mut out = vec![0; 4096.max(frame.bytes.len() + 512)];
+        let mut context = [0; SKB_CONTEXT_LEN];
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(&frame.bytes);
+        options.data_out = Some(&mut out);
+        let result = match hook {
+            Hook::Xdp => {
+                let program: &Xdp = self.ebpf.program(names::TAP_XDP).expect("tap_xdp").try_into().expect("is XDP");
+                program.test_run(options)
+            }
+            Hook::Tc => {
+                let segments = if frame.gso_size == 0 { 0 } else { frame.bytes.len().div_ceil(frame.gso_size) };
+                context[GSO_SEGS..GSO_SEGS + 4].copy_from_slice(&(segments as u32).to_ne_bytes());
+                context[GSO_SIZE..GSO_SIZE + 4].copy_from_slice(&(frame.gso_size as u32).to_ne_bytes());
+                options.ctx_in = Some(&context);
+                let program: &SchedClassifier =
+                    self.ebpf.program(names::TAP_IN).expect("tap_in").try_into().expect("is TC");
+                program.test_run(options)
+            }
+        }
+        .unwrap_or_else(|error| panic!("{hook:?} runs on {} bytes: {error:?}", frame.bytes.len()));
+        out.truncate(result.data_size_out as usize);
+        Outcome { action: action(hook, result.return_value), bytes: out }
+    }
+
+    /// All counters that are not zero, by slot and label.
+    pub fn counted(&mut self, slots: u32) -> BTreeMap<(u32, &'static str), u64> {
+        let counters: PerCpuArray<_, Counters> = self.map(names::COUNTERS);
+        (0..slots)
+            .flat_map(|slot| {
+                let mut sum = Counters::default();
+                for value in counters.get(&slot, 0).expect("slot").iter() {
+                    sum.add(value);
+                }
+                labelled(&sum).into_iter().map(move |(label, n)| ((slot, label), n))
+            })
+            .collect()
+    }
+
+    /// Sets all counters to zero.
+    pub fn clear_counters(&mut self, slots: u32) {
+        let cpus = aya::util::nr_cpus().expect("number of CPUs");
+        let mut counters: PerCpuArray<_, Counters> = self.map(names::COUNTERS);
+        for slot in 0..slots {
+            let zero = aya::maps::PerCpuValues::try_from(vec![Counters::default(); cpus]).expect("a value per CPU");
+            counters.set(slot, zero, 0).expect("slot");
+        }
+    }
+
+    /// Makes multicast answers unlimited again, or used up.
+    pub fn set_multicast_spent(&mut self, spent: bool) {
+        let mut answers: HashMap<_, u32, Advertisement> = self.map(names::ANSWERS);
+        let Ok(mut advertisement) = answers.get(&INGRESS, 0) else { return };
+        advertisement.last_multicast = if spent { monotonic_ns() } else { 0 };
+        answers.insert(INGRESS, advertisement, 0).expect("answer");
+    }
+
+    fn map<'a, M>(&'a mut self, name: &str) -> M
+    where
+        M: TryFrom<&'a mut aya::maps::Map, Error = aya::maps::MapError>,
+    {
+        self.ebpf.map_mut(name).unwrap_or_else(|| panic!("map {name}")).try_into().expect("type of map")
+    }
+}
+
+fn action(hook: Hook, value: u32) -> Action {
+    // The redirect helpers keep the device to themselves; the counters tell whom it was for.
+    match (hook, value as i32) {
+        (Hook::Xdp, 1) => Action::Drop,
+        (Hook::Xdp, 2) | (Hook::Tc, -1) => Action::Pass,
+        (Hook::Xdp, 3) => Action::Reply,
+        (Hook::Xdp, 4) | (Hook::Tc, 7) => Action::Redirect(0),
+        (Hook::Tc, 2) => Action::Drop,
+        (hook, value) => panic!("{hook:?} returned {value}"),
+    }
+}
+
+fn monotonic_ns() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).expect("the clock");
+    now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
+}
+
+/// The maps themselves, when a test wants more than [`Programs`] offers.
+impl std::ops::Deref for Programs {
+    type Target = Ebpf;
+
+    fn deref(&self) -> &Ebpf {
+        &self.ebpf
+    }
+}
