@@ -43,10 +43,12 @@ impl Programs {
     /// Loads the object into the kernel.
     pub fn load(object: &std::path::Path) -> Self {
         let mut ebpf = EbpfLoader::new().load_file(object).expect("the object loads");
-        let program: &mut Xdp = ebpf.program_mut(names::TAP_XDP).expect("tap_xdp").try_into().expect("is XDP");
+        let program: &mut Xdp =
+            ebpf.program_mut(names::TAP_XDP).expect("tap_xdp").try_into().expect("is XDP");
         program.load().expect("the verifier takes tap_xdp");
         for name in [names::TAP_IN, names::TAP_OUT] {
-            let program: &mut SchedClassifier = ebpf.program_mut(name).expect(name).try_into().expect("is TC");
+            let program: &mut SchedClassifier =
+                ebpf.program_mut(name).expect(name).try_into().expect("is TC");
             program.load().unwrap_or_else(|error| panic!("the verifier takes {name}: {error:?}"));
         }
         Self { ebpf }
@@ -92,11 +94,13 @@ impl Programs {
         options.data_out = Some(&mut out);
         let result = match hook {
             Hook::Xdp => {
-                let program: &Xdp = self.ebpf.program(names::TAP_XDP).expect("tap_xdp").try_into().expect("is XDP");
+                let program: &Xdp =
+                    self.ebpf.program(names::TAP_XDP).expect("tap_xdp").try_into().expect("is XDP");
                 program.test_run(options)
             }
             Hook::Tc => {
-                let segments = if frame.gso_size == 0 { 0 } else { frame.bytes.len().div_ceil(frame.gso_size) };
+                let segments =
+                    if frame.gso_size == 0 { 0 } else { frame.bytes.len().div_ceil(frame.gso_size) };
                 context[GSO_SEGS..GSO_SEGS + 4].copy_from_slice(&(segments as u32).to_ne_bytes());
                 context[GSO_SIZE..GSO_SIZE + 4].copy_from_slice(&(frame.gso_size as u32).to_ne_bytes());
                 options.ctx_in = Some(&context);
@@ -129,7 +133,8 @@ impl Programs {
         let cpus = aya::util::nr_cpus().expect("number of CPUs");
         let mut counters: PerCpuArray<_, Counters> = self.map(names::COUNTERS);
         for slot in 0..slots {
-            let zero = aya::maps::PerCpuValues::try_from(vec![Counters::default(); cpus]).expect("a value per CPU");
+            let zero =
+                aya::maps::PerCpuValues::try_from(vec![Counters::default(); cpus]).expect("a value per CPU");
             counters.set(slot, zero, 0).expect("slot");
         }
     }
