@@ -140,7 +140,8 @@ pub enum TcMode {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum XdpMode {
-    /// In the driver. Generic XDP is never used: it comes after the skb is made and would undo its offloads.
+    /// In the driver. A TAP's driver has XDP; only on a device without it generic XDP is used, which comes after the skb
+    /// is made and would undo its offloads.
     #[default]
     Native,
     /// No XDP; TC does everything.

@@ -1,1 +1,0 @@
-//! BPF: programs, links, maps, pins.

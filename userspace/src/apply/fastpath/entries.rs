@@ -1,0 +1,150 @@
+//! What the maps hold for an endpoint: a pure function of the plan.
+
+use super::FastPathError;
+use crate::plan::Attached;
+use dataplane_ebpf::abi::{
+    ADVERTISEMENT_CAPACITY, Address, Advertisement, Endpoint, Mac, Owner, endpoint_flags, owner_flags,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Value of `ADDRESSES` for a gateway address. It is the host's, so it is the same for all endpoints that share it.
+pub const GATEWAY: Owner = Owner {
+    ifindex: 0,
+    mtu: 0,
+    slot: 0,
+    flags: owner_flags::GATEWAY,
+    mac: Mac::new([0; 6]),
+    gateway_mac: Mac::new([0; 6]),
+};
+
+/// The map entries of one endpoint.
+#[derive(Clone)]
+pub struct Entries {
+    /// Its `ENDPOINTS` value.
+    pub endpoint: Endpoint,
+    /// Its `ADDRESSES` values.
+    pub owners: BTreeMap<Address, Owner>,
+    /// Its gateway addresses, which it may share with others.
+    pub gateways: BTreeSet<Address>,
+    /// Its `ANSWERS` value; without one, the daemon answers its solicitations.
+    pub answer: Option<Advertisement>,
+    /// XDP may redirect to it: it is in `DEVICES`.
+    pub reachable: bool,
+}
+
+impl Entries {
+    /// What the maps hold for `attached`, counted in `slot`, with `advertisement` as its router advertisement frame.
+    pub fn new(attached: &Attached, slot: u32, advertisement: &[u8]) -> Result<Self, FastPathError> {
+        let too_long = || FastPathError::AdvertisementTooLong {
+            interface: attached.interface.to_string(),
+            length: advertisement.len(),
+            capacity: ADVERTISEMENT_CAPACITY,
+        };
+        let answer = match advertisement {
+            [] => None,
+            frame => Some(Advertisement::new(frame).ok_or_else(too_long)?),
+        };
+        let (mac, gateway_mac) = (Mac::new(attached.mac.octets()), Mac::new(attached.gateway_mac.octets()));
+        let up = attached.admin_up;
+        let endpoint = Endpoint {
+            gateway: attached.gateway.into(),
+            mac,
+            gateway_mac,
+            mtu: attached.mtu,
+            slot,
+            flags: if up { endpoint_flags::ADMIN_UP } else { 0 },
+        };
+        let owner = Owner {
+            ifindex: attached.ifindex,
+            mtu: attached.mtu,
+            slot,
+            flags: if up { owner_flags::REACHABLE } else { 0 },
+            mac,
+            gateway_mac,
+        };
+        let gateways: BTreeSet<Address> = attached.gateways.iter().map(|a| a.get().into()).collect();
+        // An address that is also a gateway's stays the host's: a VM must not get what others send to their router.
+        let owners = attached.addresses.iter().map(|a| Address::from(a.get()));
+        let owners = owners.filter(|a| !gateways.contains(a)).map(|a| (a, owner)).collect();
+        Ok(Self { endpoint, owners, gateways, answer, reachable: up })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::NetworkSettings;
+    use crate::resource::{HostAddress, MacAddress};
+
+    fn address(text: &str) -> HostAddress {
+        HostAddress::new(text.parse().unwrap()).unwrap()
+    }
+
+    fn attached() -> Attached {
+        let gateway_mac: MacAddress = "fe:16:3e:00:00:01".parse().unwrap();
+        Attached {
+            interface: "tap1".parse().unwrap(),
+            ifindex: 7,
+            admin_up: true,
+            carrier: true,
+            mtu: 1500,
+            mac: "fa:16:3e:00:00:01".parse().unwrap(),
+            gateway_mac,
+            gateway: gateway_mac.link_local(),
+            gateways: vec![address("2001:db8::1")],
+            leased: vec![address("2001:db8::10")],
+            addresses: vec![address("2001:db8::10"), address("2001:db8::11")],
+            network: NetworkSettings {
+                dns_servers: Vec::new(),
+                search_domains: Vec::new(),
+                ntp_servers: Vec::new(),
+                fqdn: None,
+                valid_lifetime: 86400,
+                router_lifetime: 9000,
+            },
+        }
+    }
+
+    #[test]
+    fn an_endpoint_that_is_up_is_reachable_under_its_addresses() {
+        let entries = Entries::new(&attached(), 3, &[1, 2, 3]).unwrap();
+        assert_eq!(entries.endpoint.flags, endpoint_flags::ADMIN_UP);
+        assert_eq!(entries.endpoint.slot, 3);
+        assert_eq!(entries.owners.len(), 2);
+        assert!(
+            entries
+                .owners
+                .values()
+                .all(|o| o.ifindex == 7 && o.flags == owner_flags::REACHABLE && o.slot == 3)
+        );
+        assert!(entries.reachable);
+        assert_eq!(entries.answer.map(|a| a.len), Some(3));
+        // Every TAP answers for its own link-local address; in ADDRESSES it would be every TAP's.
+        assert!(entries.gateways.iter().all(|a| !a.is_link_local()));
+    }
+
+    #[test]
+    fn an_endpoint_that_is_down_keeps_its_addresses_and_is_not_reachable() {
+        let entries = Entries::new(&Attached { admin_up: false, ..attached() }, 1, &[]).unwrap();
+        assert_eq!(entries.endpoint.flags, 0);
+        assert_eq!(entries.owners.len(), 2);
+        assert!(entries.owners.values().all(|o| o.flags == 0));
+        assert!(!entries.reachable && entries.answer.is_none());
+    }
+
+    #[test]
+    fn a_gateway_address_is_nobodys_own() {
+        let mut both = attached();
+        both.gateways.push(address("2001:db8::10"));
+        let entries = Entries::new(&both, 1, &[]).unwrap();
+        assert_eq!(entries.owners.len(), 1);
+        assert_eq!(entries.gateways.len(), 2);
+    }
+
+    #[test]
+    fn an_advertisement_that_is_too_long_is_refused_with_advice() {
+        let error = Entries::new(&attached(), 1, &[0; ADVERTISEMENT_CAPACITY + 1]).err().unwrap();
+        assert!(error.to_string().contains("fewer DNS servers"), "{error}");
+        assert!(Entries::new(&attached(), 1, &[0; ADVERTISEMENT_CAPACITY]).is_ok());
+    }
+}

@@ -1,0 +1,230 @@
+//! Loads the BPF object into the kernel: its programs, and maps that are new or adopted from pins.
+
+use super::FastPathError;
+use super::maps::Maps;
+use super::pins::Pins;
+use aya::maps::{Map, MapData, MapError, MapInfo, MapType};
+use aya::programs::{ProgramError, ProgramFd, ProgramInfo, SchedClassifier, Xdp};
+use aya::util::KernelVersion;
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use dataplane_ebpf::abi::{Address, Advertisement, Counters, Endpoint, Owner, names};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/serval-hooks.o"));
+
+/// Addresses an endpoint has on average: its own, allowed pairs, and some gateways.
+const ADDRESSES_PER_ENDPOINT: u32 = 4;
+/// Room for gateway addresses even with few endpoints.
+const SPARE_ADDRESSES: u32 = 64;
+
+/// Whether this binary carries the BPF programs.
+pub fn embedded() -> bool {
+    !OBJECT.is_empty()
+}
+
+/// A loaded program.
+#[derive(Debug)]
+pub struct Program {
+    fd: ProgramFd,
+    /// The kernel's id for it.
+    pub id: u32,
+}
+
+impl AsFd for Program {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// The loaded programs.
+#[derive(Debug)]
+pub struct Programs {
+    /// XDP: frames from the VM.
+    pub xdp: Program,
+    /// TC ingress: frames from the VM.
+    pub ingress: Program,
+    /// TC egress: frames to the VM.
+    pub egress: Program,
+}
+
+/// How to load the object.
+pub struct Request<'a> {
+    /// Where maps are pinned; `None` keeps them to this process.
+    pub pins: Option<&'a Pins>,
+    /// Most endpoints at a time.
+    pub limit: u32,
+    /// Let frames of an interface without an endpoint pass.
+    pub pass_unconfigured: bool,
+}
+
+/// Loads programs and maps.
+pub fn load(request: &Request<'_>) -> Result<(Programs, Maps), FastPathError> {
+    if !embedded() {
+        return Err(FastPathError::NoObject);
+    }
+    raise_memory_lock()?;
+    let definitions = definitions(request.limit);
+    if let Some(pins) = request.pins {
+        if !definitions.iter().all(|definition| definition.fits_pin(pins)) {
+            tracing::info!("the pinned maps are of another size or version; they are replaced");
+            pins.retire()?;
+        }
+        pins.prepare()?;
+    }
+
+    let pass_unconfigured = u32::from(request.pass_unconfigured);
+    let mut loader = EbpfLoader::new();
+    loader.override_global(names::PASS_UNCONFIGURED, &pass_unconfigured, true);
+    for definition in &definitions {
+        loader.map_max_entries(definition.name, definition.max_entries);
+        if let Some(pins) = request.pins {
+            loader.map_pin_path(definition.name, pins.map(definition.name));
+        }
+    }
+    let mut object = loader.load(OBJECT).map_err(load_error)?;
+
+    let programs = Programs {
+        xdp: load_xdp(&mut object, names::TAP_XDP)?,
+        ingress: load_classifier(&mut object, names::TAP_IN)?,
+        egress: load_classifier(&mut object, names::TAP_OUT)?,
+    };
+    let maps = Maps::open(|name| -> Result<Map, FastPathError> {
+        object.take_map(name).ok_or(FastPathError::Incomplete { kind: "map", name })
+    })?;
+    Ok((programs, maps))
+}
+
+/// What a pinned map must be like to be adopted.
+struct Definition {
+    name: &'static str,
+    kind: MapType,
+    key_size: usize,
+    /// `None`: the kernel's own type.
+    value_size: Option<usize>,
+    max_entries: u32,
+}
+
+fn definitions(limit: u32) -> [Definition; 5] {
+    let index = size_of::<u32>();
+    let addresses = limit.saturating_mul(ADDRESSES_PER_ENDPOINT).saturating_add(SPARE_ADDRESSES);
+    let define = |name, kind, key_size, value_size, max_entries| Definition {
+        name,
+        kind,
+        key_size,
+        value_size,
+        max_entries,
+    };
+    [
+        define(names::ENDPOINTS, MapType::Hash, index, Some(size_of::<Endpoint>()), limit),
+        define(names::ADDRESSES, MapType::Hash, size_of::<Address>(), Some(size_of::<Owner>()), addresses),
+        define(names::ANSWERS, MapType::Hash, index, Some(size_of::<Advertisement>()), limit),
+        define(names::DEVICES, MapType::DevMapHash, index, None, limit),
+        // One more for frames without an endpoint.
+        define(
+            names::COUNTERS,
+            MapType::PerCpuArray,
+            index,
+            Some(size_of::<Counters>()),
+            limit.saturating_add(1),
+        ),
+    ]
+}
+
+impl Definition {
+    /// Nothing is pinned under the name, or a map that fits.
+    fn fits_pin(&self, pins: &Pins) -> bool {
+        let path = pins.map(self.name);
+        if !path.exists() {
+            return true;
+        }
+        MapData::from_pin(&path).and_then(|map| self.fits(&map.info()?)).unwrap_or(false)
+    }
+
+    fn fits(&self, found: &MapInfo) -> Result<bool, MapError> {
+        Ok(found.map_type()? == self.kind
+            && found.key_size() as usize == self.key_size
+            && self.value_size.is_none_or(|size| found.value_size() as usize == size)
+            && found.max_entries() == self.max_entries)
+    }
+}
+
+fn load_xdp(object: &mut Ebpf, name: &'static str) -> Result<Program, FastPathError> {
+    let program: &mut Xdp = program(object, name)?;
+    program.load().map_err(program_error(name))?;
+    keep(program.fd(), program.info(), name)
+}
+
+fn load_classifier(object: &mut Ebpf, name: &'static str) -> Result<Program, FastPathError> {
+    let program: &mut SchedClassifier = program(object, name)?;
+    program.load().map_err(program_error(name))?;
+    keep(program.fd(), program.info(), name)
+}
+
+fn program<'a, P>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, FastPathError>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program>,
+{
+    let program = object.program_mut(name).and_then(|program| program.try_into().ok());
+    program.ok_or(FastPathError::Incomplete { kind: "program", name })
+}
+
+/// Holds the program beyond the object it came from.
+fn keep(
+    fd: Result<&ProgramFd, ProgramError>,
+    info: Result<ProgramInfo, ProgramError>,
+    name: &'static str,
+) -> Result<Program, FastPathError> {
+    let fd = fd.and_then(|fd| fd.try_clone().map_err(ProgramError::from)).map_err(program_error(name))?;
+    let id = info.map_err(program_error(name))?.id();
+    Ok(Program { fd, id })
+}
+
+fn program_error(name: &'static str) -> impl FnOnce(ProgramError) -> FastPathError {
+    move |error| match error {
+        ProgramError::LoadError { io_error: source, .. } if source.raw_os_error() == Some(libc::EPERM) => {
+            FastPathError::Privileges { what: format!("cannot load BPF program `{name}`"), source }
+        }
+        ProgramError::LoadError { io_error: source, verifier_log } => {
+            FastPathError::Verifier { program: name, log: verifier_log.to_string(), source }
+        }
+        error => load_error(error.into()),
+    }
+}
+
+fn load_error(error: EbpfError) -> FastPathError {
+    match error {
+        EbpfError::BtfError(_) | EbpfError::NoBTF | EbpfError::BtfRelocationError(_) => {
+            FastPathError::Btf(error)
+        }
+        EbpfError::MapError(MapError::CreateError { name, io_error: source }) => {
+            match source.raw_os_error() {
+                Some(libc::EPERM) if memory_is_locked() => FastPathError::MemoryLock(source),
+                Some(libc::EPERM | libc::EACCES) => {
+                    FastPathError::Privileges { what: format!("cannot create BPF map `{name}`"), source }
+                }
+                Some(libc::ENOMEM | libc::E2BIG) => FastPathError::Memory(source),
+                Some(libc::ENOSYS) => FastPathError::NoBpf(source),
+                _ => FastPathError::Object(MapError::CreateError { name, io_error: source }.into()),
+            }
+        }
+        error => FastPathError::Object(error),
+    }
+}
+
+/// Before Linux 5.11 BPF maps count against RLIMIT_MEMLOCK, which is 64 KiB by default.
+fn memory_is_locked() -> bool {
+    KernelVersion::current().is_ok_and(|version| version < KernelVersion::new(5, 11, 0))
+}
+
+fn raise_memory_lock() -> Result<(), FastPathError> {
+    if !memory_is_locked() {
+        return Ok(());
+    }
+    let unlimited = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the structure is read only for the time of the call.
+    match unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) } {
+        0 => Ok(()),
+        _ => Err(FastPathError::MemoryLock(io::Error::last_os_error())),
+    }
+}

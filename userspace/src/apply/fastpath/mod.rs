@@ -1,0 +1,282 @@
+//! The fast path: BPF programs on TAPs, the maps they read, and the pins that keep both alive without us.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `entries` | what the maps hold for an endpoint, pure |
+//! | `slots` | which counter belongs to whom, pure |
+//! | `maps` | the maps, written by difference and in a safe order |
+//! | `loader` | the BPF object: load, adopt pinned maps |
+//! | `hooks` | attach, adopt, detach |
+//! | `link`, `tc` | the two kernel interfaces for that: BPF links, clsact by rtnetlink |
+//! | `pins` | the directory on the BPF file system |
+//!
+//! Everything here is blocking and acts in the network namespace of the calling thread. Attaching tcx waits for a
+//! grace period of the kernel (some 20 ms an interface), so call [`FastPath::apply`] off the async threads.
+
+mod entries;
+mod error;
+mod hooks;
+mod link;
+mod loader;
+mod maps;
+mod pins;
+mod preview;
+mod slots;
+mod tc;
+
+pub use crate::config::TcMode;
+pub use error::FastPathError;
+pub use loader::embedded;
+pub use preview::Preview;
+
+use crate::plan::Attached;
+use dataplane_ebpf::abi::{Address, Counters, SLOT_UNCONFIGURED, names};
+use entries::Entries;
+use hooks::Hooks;
+use loader::Request;
+use maps::{Maps, NoRoom};
+use pins::Pins;
+use serde::{Deserialize, Serialize};
+use slots::Slots;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// What the host configuration says about the fast path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Directory on a BPF file system for links and maps.
+    pub pin: PathBuf,
+    /// Most endpoints at a time: the size of the maps.
+    pub max_endpoints: u32,
+    /// Which kind of TC hook.
+    pub tc: TcMode,
+    /// Attach XDP. Without it TC does all the work.
+    pub xdp: bool,
+}
+
+/// How XDP is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpHook {
+    /// In the driver.
+    Native,
+    /// On the skb: the driver has no XDP.
+    Generic,
+    /// Not at all.
+    Off,
+}
+
+/// How TC is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TcHook {
+    /// By tcx links.
+    Tcx,
+    /// By filters on clsact.
+    Clsact,
+    /// Not at all.
+    Off,
+}
+
+impl fmt::Display for XdpHook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+            Self::Off => "off",
+        })
+    }
+}
+
+impl fmt::Display for TcHook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+            Self::Off => "off",
+        })
+    }
+}
+
+/// What is attached to an endpoint's TAP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookReport {
+    /// XDP.
+    pub xdp: XdpHook,
+    /// TC, both directions.
+    pub tc: TcHook,
+    /// Why a hook is off.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+}
+
+/// The fast path of this host. Dropping it leaves everything as it is: links and maps are pinned.
+pub struct FastPath {
+    pins: Pins,
+    limit: u32,
+    maps: Maps,
+    hooks: Hooks,
+    slots: Slots,
+    /// What was applied since the start, by ifindex.
+    applied: BTreeMap<u32, Entries>,
+}
+
+impl FastPath {
+    /// Loads the programs and adopts the maps that an earlier process left. Nothing is attached or changed yet: the
+    /// earlier programs go on until [`apply`](Self::apply) replaces them, interface by interface.
+    pub fn open(settings: &Settings) -> Result<Self, FastPathError> {
+        if !embedded() {
+            return Err(FastPathError::NoObject);
+        }
+        let limit = settings.max_endpoints.max(1);
+        let pins = Pins::open(&settings.pin)?;
+        let (programs, maps) = loader::load(&Request { pins: Some(&pins), limit, pass_unconfigured: false })?;
+        let slots = Slots::recover(limit, maps.endpoints.content().iter().map(|(i, e)| (*i, e.slot)));
+        let hooks = Hooks::new(programs, settings.tc, settings.xdp);
+        Ok(Self { pins, limit, maps, hooks, slots, applied: BTreeMap::new() })
+    }
+
+    /// Gives an endpoint the fast path, or brings it up to date: first the maps, then the hooks. On an error the
+    /// endpoint has what it had before, or nothing if it is new.
+    pub fn apply(&mut self, attached: &Attached, advertisement: &[u8]) -> Result<HookReport, FastPathError> {
+        let ifindex = attached.ifindex;
+        if self.hooks.is_replaced(ifindex) {
+            // Another device with the same ifindex: what is counted was the old one's.
+            self.remove(ifindex)?;
+        }
+        let before = self.maps.entries(ifindex);
+        match (self.write(attached, advertisement), before) {
+            (Ok(entries), _) => {
+                self.applied.insert(ifindex, entries);
+                self.sweep_gateways()?;
+                Ok(self.hooks.attach(ifindex, Some(&self.pins)))
+            }
+            (Err(error), Some(before)) => {
+                self.maps.write(ifindex, &before)?;
+                Err(error)
+            }
+            (Err(error), None) => {
+                self.remove(ifindex)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes the fast path from an interface and removes all that belonged to it, also when the device is gone.
+    pub fn remove(&mut self, ifindex: u32) -> Result<(), FastPathError> {
+        self.maps.endpoints.remove(&ifindex)?;
+        self.hooks.detach(ifindex, Some(&self.pins))?;
+        self.maps.clear(ifindex)?;
+        if let Some(slot) = self.slots.release(ifindex) {
+            self.maps.reset_counters(slot)?;
+        }
+        self.applied.remove(&ifindex);
+        self.sweep_gateways()
+    }
+
+    /// Removes everything that an earlier process left and that is not in `keep`; the interfaces removed. Call it after
+    /// the first round of [`apply`](Self::apply): older generations of pins go, and what still hangs on them.
+    pub fn retain(&mut self, keep: &BTreeSet<u32>) -> Result<BTreeSet<u32>, FastPathError> {
+        let mut gone = self.maps.interfaces()?;
+        gone.extend(self.pins.interfaces()?);
+        gone.extend(self.applied.keys());
+        gone.retain(|ifindex| !keep.contains(ifindex));
+        for ifindex in &gone {
+            self.remove(*ifindex)?;
+        }
+        self.pins.remove_older()?;
+        Ok(gone)
+    }
+
+    /// Reads maps and links again and repairs what is not as it was applied; the number of things repaired. Call it
+    /// after [`retain`](Self::retain): entries of interfaces that were not applied are removed.
+    pub fn verify(&mut self) -> Result<usize, FastPathError> {
+        let mut drift = self.maps.reload()?;
+        for (ifindex, entries) in &self.applied {
+            let missing = entries.reachable && !self.maps.has_device(*ifindex);
+            drift += usize::from(missing) + self.hooks.lost(*ifindex);
+            self.maps.write(*ifindex, entries)?;
+            self.hooks.attach(*ifindex, Some(&self.pins));
+        }
+        let strangers = self.maps.interfaces()?.into_iter().filter(|i| !self.applied.contains_key(i));
+        for ifindex in strangers.collect::<Vec<_>>() {
+            self.remove(ifindex)?;
+        }
+        self.sweep_gateways()?;
+        Ok(drift)
+    }
+
+    /// Counters of an interface; `None` when it has no endpoint.
+    pub fn counters(&self, ifindex: u32) -> Result<Option<Counters>, FastPathError> {
+        self.slots.get(ifindex).map(|slot| self.maps.counters(slot)).transpose()
+    }
+
+    /// Counters of frames on interfaces without an endpoint.
+    pub fn counters_unconfigured(&self) -> Result<Counters, FastPathError> {
+        self.maps.counters(SLOT_UNCONFIGURED)
+    }
+
+    /// Takes the fast path off: links, filters, pins and maps. The number of interfaces that had it. The kernel
+    /// forwards alone from here on.
+    pub fn detach(self) -> Result<usize, FastPathError> {
+        take_off_all(self.pins)
+    }
+
+    fn write(&mut self, attached: &Attached, advertisement: &[u8]) -> Result<Entries, FastPathError> {
+        let ifindex = attached.ifindex;
+        let full = |map, capacity, limit| FastPathError::Full {
+            interface: attached.interface.to_string(),
+            map,
+            capacity,
+            limit,
+        };
+        let slot = match self.slots.get(ifindex) {
+            Some(slot) => slot,
+            None => {
+                let slot = self.slots.take(ifindex);
+                let slot = slot.ok_or_else(|| full(names::ENDPOINTS, self.limit, self.limit))?;
+                self.maps.reset_counters(slot)?;
+                slot
+            }
+        };
+        let entries = Entries::new(attached, slot, advertisement)?;
+        self.maps
+            .room_for(ifindex, &entries)
+            .map_err(|NoRoom { capacity }| full(names::ADDRESSES, capacity, self.limit))?;
+        match self.maps.write(ifindex, &entries) {
+            // Entries of interfaces that are gone may fill a map until `retain`.
+            Err(FastPathError::Map { map, source, .. })
+                if matches!(source.raw_os_error(), Some(libc::E2BIG | libc::ENOSPC)) =>
+            {
+                Err(full(map, self.limit, self.limit))
+            }
+            other => other.map(|()| entries),
+        }
+    }
+
+    /// Gateways are shared, so they go when nobody has them any more; not before all endpoints that an earlier process
+    /// left have been applied or removed.
+    fn sweep_gateways(&mut self) -> Result<(), FastPathError> {
+        if !self.maps.endpoints.content().keys().all(|ifindex| self.applied.contains_key(ifindex)) {
+            return Ok(());
+        }
+        let wanted: BTreeSet<Address> =
+            self.applied.values().flat_map(|entries| entries.gateways.iter().copied()).collect();
+        self.maps.sweep_gateways(&wanted)
+    }
+}
+
+/// Takes the fast path off when no daemon runs: by its pins alone. The number of interfaces that had it.
+pub fn detach_pinned(pin: &Path) -> Result<usize, FastPathError> {
+    Pins::open_existing(pin)?.map_or(Ok(0), take_off_all)
+}
+
+fn take_off_all(pins: Pins) -> Result<usize, FastPathError> {
+    let mut count = 0;
+    for ifindex in pins.interfaces()? {
+        count += usize::from(hooks::take_off(ifindex, &pins)?);
+    }
+    pins.remove_all()?;
+    Ok(count)
+}
