@@ -7,8 +7,8 @@
 //!
 //! Endpoints of other nodes are not looked at: during a migration a VM is on two nodes.
 
-use super::{Conflict, Loser};
-use crate::resource::{EndpointName, HostAddress, InterfaceName, WorkloadEndpoint};
+use super::Conflict;
+use crate::resource::{EndpointName, HostAddress, InterfaceName, ResourceId, Severity, WorkloadEndpoint};
 use std::collections::BTreeMap;
 
 /// What became of an endpoint's claims.
@@ -48,7 +48,7 @@ pub(super) fn settle<'a>(
         .zip(refusals)
         .map(|(endpoint, refusal)| match refusal {
             Some((field, message)) => {
-                conflicts.push(conflict(endpoint, field, message.clone()));
+                conflicts.push(conflict(endpoint, field, message.clone(), Severity::Error));
                 Outcome::Rejected(message)
             }
             None => Outcome::Granted(Granted { pairs: claims.grant_pairs(endpoint, conflicts) }),
@@ -99,7 +99,7 @@ impl<'a> Claims<'a> {
         let mut granted = Vec::new();
         for &pair in &endpoint.allowed_pairs {
             if let Some(message) = self.refuse_address(endpoint, pair) {
-                conflicts.push(conflict(endpoint, "spec.allowedIps", message));
+                conflicts.push(conflict(endpoint, "spec.allowedIps", message, Severity::Note));
             } else if !endpoint.addresses.contains(&pair) && !granted.contains(&pair) {
                 self.addresses.insert(pair, &endpoint.name);
                 granted.push(pair);
@@ -109,6 +109,11 @@ impl<'a> Claims<'a> {
     }
 }
 
-fn conflict(endpoint: &WorkloadEndpoint, field: &'static str, message: String) -> Conflict {
-    Conflict { loser: Loser::WorkloadEndpoint(endpoint.name.clone()), field, message }
+fn conflict(
+    endpoint: &WorkloadEndpoint,
+    field: &'static str,
+    message: String,
+    severity: Severity,
+) -> Conflict {
+    Conflict { loser: ResourceId::WorkloadEndpoint(endpoint.name.clone()), field, message, severity }
 }

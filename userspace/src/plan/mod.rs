@@ -9,7 +9,9 @@ mod network;
 
 pub use host::{HostFacts, LinkFacts};
 
-use crate::resource::{EndpointName, HostAddress, InterfaceName, MacAddress, Resources, WorkloadEndpoint};
+use crate::resource::{
+    EndpointName, HostAddress, InterfaceName, MacAddress, ResourceId, Resources, Severity, WorkloadEndpoint,
+};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -48,33 +50,23 @@ impl Plan {
     }
 }
 
-/// The resource that has to give way in a [`Conflict`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Loser {
-    /// A VM's interface.
-    WorkloadEndpoint(EndpointName),
-    /// A Subnet.
-    Subnet(String),
-}
-
-impl fmt::Display for Loser {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::WorkloadEndpoint(name) => write!(f, "WorkloadEndpoint {name}"),
-            Self::Subnet(name) => write!(f, "Subnet {name}"),
-        }
-    }
-}
-
 /// Two resources that cannot both be had.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
     /// The one that gives way.
-    pub loser: Loser,
+    pub loser: ResourceId,
     /// Its field that clashes.
     pub field: &'static str,
     /// What it clashes with, and what to do.
     pub message: String,
+    /// An error costs the whole resource, a note only the entry that clashes.
+    pub severity: Severity,
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}", self.loser, self.field, self.message)
+    }
 }
 
 /// One endpoint and what can be done about it now.

@@ -1,7 +1,7 @@
 //! Which Subnet speaks for an endpoint.
 
-use super::{Conflict, Loser, NetworkSettings};
-use crate::resource::{HostAddress, Subnet, WorkloadEndpoint};
+use super::{Conflict, NetworkSettings};
+use crate::resource::{HostAddress, ResourceId, Severity, Subnet, WorkloadEndpoint};
 use std::collections::BTreeMap;
 
 /// The Subnets without those that overlap one that comes first by name. Two of different networks may overlap: the
@@ -15,12 +15,13 @@ pub(super) fn without_overlap<'a>(
         match kept.iter().find(|first| overlap(first, subnet)) {
             None => kept.push(subnet),
             Some(first) => conflicts.push(Conflict {
-                loser: Loser::Subnet(subnet.name.clone()),
+                loser: ResourceId::Subnet(subnet.name.clone()),
                 field: "spec.cidr",
                 message: format!(
                     "{} overlaps {} of Subnet {}, which keeps it; make them disjoint or give both their networkId",
                     subnet.cidr, first.cidr, first.name
                 ),
+                severity: Severity::Error,
             }),
         }
     }

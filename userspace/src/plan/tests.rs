@@ -193,7 +193,9 @@ fn nobody_takes_the_address_of_a_router() {
     assert!(reason(&plan, "a").contains("its own ipv6Gateway"));
     assert_eq!(attached(&plan, "b").addresses, [address("2001:db8::11"), address("2001:db8::12")]);
     assert!(reason(&plan, "c").contains("b's ipv6Gateway"));
-    assert!(plan.conflicts.iter().any(|c| c.field == "spec.allowedIps"));
+    let pairs: Vec<_> = plan.conflicts.iter().filter(|c| c.field == "spec.allowedIps").collect();
+    assert_eq!(pairs.len(), 1);
+    assert_eq!(pairs[0].severity, Severity::Note);
 }
 
 #[test]
@@ -242,7 +244,7 @@ fn overlapping_subnets_need_a_network() {
 
     let overlapping = plan(&resources(&[vm.clone()], &[first.clone(), second.clone()]), &links, SETTINGS);
     assert_eq!(attached(&overlapping, "a").network.search_domains, ["first.example"]);
-    assert_eq!(overlapping.conflicts[0].loser, Loser::Subnet("b".into()));
+    assert_eq!(overlapping.conflicts[0].loser, ResourceId::Subnet("b".into()));
     assert_eq!(overlapping.conflicts[0].field, "spec.cidr");
 
     first.network_id = Some("net-1".into());

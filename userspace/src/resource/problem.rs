@@ -1,5 +1,6 @@
 //! What is wrong with an input: one type for every refusal and every hint, from the file down to the field.
 
+use serde::{Deserialize, Serialize, Serializer};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -7,7 +8,8 @@ use std::path::{Path, PathBuf};
 const QUOTED: usize = 400;
 
 /// How much a [`Problem`] takes away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// The document or file is not used as it stands.
     Error,
@@ -25,17 +27,22 @@ pub struct Position {
 }
 
 /// Something that is wrong with an input, where it is, and what to do about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// The file or directory.
+    #[serde(serialize_with = "lossy")]
     pub file: PathBuf,
     /// Line, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<u32>,
     /// Column in characters, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub column: Option<u32>,
     /// Path of the field, like `spec.ipNetworks[1]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
     /// Kind and name of the resource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource: Option<String>,
     /// What is wrong and what to do.
     pub message: String,
@@ -102,6 +109,11 @@ impl fmt::Display for Problem {
         }
         Ok(())
     }
+}
+
+/// JSON is UTF-8, a path need not be.
+fn lossy<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
 }
 
 /// `text` fit for a terminal and a log line: control characters escaped, cut when very long.

@@ -7,15 +7,18 @@ mod state;
 
 pub use crate::resource::{Position, Problem, Severity};
 
-use crate::resource::Resources;
+use crate::resource::{ResourceId, Resources};
 use state::State;
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 /// What a directory says, and what is wrong with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// All valid resources, and the last good state of those that turned bad.
     pub resources: Resources,
+    /// Where each of them was defined when it was last good.
+    pub places: BTreeMap<ResourceId, (PathBuf, Position)>,
     /// What is wrong, in order of files and lines.
     pub problems: Vec<Problem>,
 }

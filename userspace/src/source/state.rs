@@ -56,10 +56,12 @@ impl State {
         }
         self.good = now.now;
         let mut resources = crate::resource::Resources::default();
-        for good in self.good.values() {
+        let mut places = BTreeMap::new();
+        for (id, good) in &self.good {
             resources.insert(good.resource.clone());
+            places.insert(id.clone(), (good.file.clone(), good.at));
         }
-        Snapshot { resources, problems: now.problems }
+        Snapshot { resources, places, problems: now.problems }
     }
 }
 
