@@ -8,12 +8,22 @@
 
 pub mod frame;
 pub mod guest;
+pub mod host;
 pub mod netns;
 pub mod process;
 pub mod program;
+pub mod qemu;
 pub mod tap;
 pub mod traffic;
 pub mod wait;
+
+use std::path::{Path, PathBuf};
+
+/// Cargo's target directory, where builds and what `cargo xtask setup` fetches are.
+fn target() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    root.join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
+}
 
 /// Why the rig cannot work here, if it cannot.
 pub fn unavailable() -> Option<&'static str> {

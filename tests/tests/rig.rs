@@ -4,12 +4,13 @@ use anyhow::{Result, ensure};
 use serval_tests::frame::{GATEWAY_MAC, Ipv6, Mac, Payload, icmpv6_type, mac_text};
 use serval_tests::guest::{KernelGuest, RawGuest, Settings};
 use serval_tests::netns::{self, Namespace};
+use serval_tests::qemu::Vm;
 use serval_tests::tap::Options;
 use serval_tests::wait::eventually;
 use serval_tests::{frame, require_rig, traffic};
 use std::net::Ipv6Addr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const MAC_A: Mac = [0xfa, 0x16, 0x3e, 0, 0, 0x0a];
 const MAC_B: Mac = [0xfa, 0x16, 0x3e, 0, 0, 0x0b];
@@ -121,5 +122,23 @@ fn nothing_is_left_behind() -> Result<()> {
     });
     ensure!(panicked.is_err());
     ensure!(!netns::existing()?.iter().any(|name| name.ends_with(".panic")));
+    Ok(())
+}
+
+#[test]
+fn vm_boots_and_pings_its_host() -> Result<()> {
+    require_rig!();
+    let host = Arc::new(Namespace::new("host")?);
+    host.set_sysctl("net/ipv6/conf/default/accept_dad", 0)?;
+    let start = Instant::now();
+    let mut vm = Vm::boot(&host, "tapvm", MAC_A)?;
+    println!("in user space after {:.1} s", start.elapsed().as_secs_f64());
+    let interfaces = vm.run("ip link show dev eth0", Duration::from_secs(5))?;
+    ensure!(interfaces.text.contains(&mac_text(MAC_A)), "{interfaces:?}");
+    let failed = vm.run("exit 3", Duration::from_secs(5))?;
+    ensure!(failed.code == 3, "{failed:?}");
+    let gateway = frame::link_local(GATEWAY_MAC);
+    vm.run_until(&format!("ping6 -c 1 -W 1 -I eth0 {gateway}"), Duration::from_secs(60))?;
+    println!("gateway answered after {:.1} s", start.elapsed().as_secs_f64());
     Ok(())
 }

@@ -1,0 +1,75 @@
+//! `serval status --json` as its contract has it, read without the daemon's own types: a renamed field is an error here.
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+/// The whole answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Status(pub Value);
+
+/// One endpoint of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EndpointStatus(pub Value);
+
+impl Status {
+    pub(super) fn parse(text: &[u8]) -> Result<Self> {
+        let value = serde_json::from_slice(text);
+        Ok(Self(value.with_context(|| format!("no JSON from status: {}", String::from_utf8_lossy(text)))?))
+    }
+
+    /// Everything found at the start has been applied.
+    pub fn ready(&self) -> bool {
+        self.0["ready"] == true
+    }
+
+    /// The endpoint `name`.
+    pub fn endpoint(&self, name: &str) -> Option<EndpointStatus> {
+        self.endpoints().into_iter().find(|endpoint| endpoint.0["name"] == name)
+    }
+
+    /// All endpoints.
+    pub fn endpoints(&self) -> Vec<EndpointStatus> {
+        self.0["endpoints"].as_array().into_iter().flatten().cloned().map(EndpointStatus).collect()
+    }
+
+    /// What is wrong with the resources, as text.
+    pub fn problems(&self) -> Vec<String> {
+        self.0["problems"].as_array().into_iter().flatten().map(Value::to_string).collect()
+    }
+}
+
+impl EndpointStatus {
+    /// `up`, `pending`, `down` or `error`.
+    pub fn state(&self) -> &str {
+        self.text("/state")
+    }
+
+    /// Why it is in that state; empty when it does not say.
+    pub fn reason(&self) -> &str {
+        self.text("/reason")
+    }
+
+    /// `native`, `generic` or `off`.
+    pub fn xdp(&self) -> &str {
+        self.text("/hooks/xdp")
+    }
+
+    /// `tcx`, `clsact` or `off`.
+    pub fn tc(&self) -> &str {
+        self.text("/hooks/tc")
+    }
+
+    /// A counter by its name in the contract.
+    pub fn counter(&self, name: &str) -> Result<u64> {
+        self.0["counters"][name].as_u64().with_context(|| format!("status has no counter {name}: {}", self.0))
+    }
+
+    /// Frames dropped for all reasons.
+    pub fn dropped(&self) -> u64 {
+        self.0["counters"]["dropped"].as_object().into_iter().flatten().filter_map(|(_, n)| n.as_u64()).sum()
+    }
+
+    fn text(&self, path: &str) -> &str {
+        self.0.pointer(path).and_then(Value::as_str).unwrap_or_default()
+    }
+}
