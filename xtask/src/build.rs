@@ -2,7 +2,7 @@
 
 use crate::run::Run;
 use crate::toolchain::{BPF_TARGET, Toolchain};
-use crate::workspace::target;
+use crate::workspace::{guest_kernel, target};
 use anyhow::Result;
 use std::path::PathBuf;
 
@@ -15,9 +15,12 @@ pub struct Built {
 }
 
 impl Built {
-    /// Tells a build script and a program where these are: `userspace/build.rs` embeds the object.
+    /// Tells a build script and a program where these are (`userspace/build.rs` embeds the object), and what
+    /// `setup` unpacked.
     pub fn tell(&self, run: Run) -> Run {
-        run.env("SERVAL_BPF_OBJECT", &self.object).env("SERVAL_BIN", &self.serval)
+        run.env("SERVAL_BPF_OBJECT", &self.object)
+            .env("SERVAL_BIN", &self.serval)
+            .env("SERVAL_GUEST_KERNEL", guest_kernel())
     }
 }
 
