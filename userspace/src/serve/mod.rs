@@ -1,9 +1,21 @@
-//! What the daemon answers itself: DHCPv6, periodic router advertisements, the control socket.
+//! What the daemon answers itself: DHCPv6, periodic router advertisements, and router solicitations that no hook answered.
+//!
+//! Messages are pure functions of an endpoint ([`advertise`], [`dhcp6`], `frame`); `state` decides, without I/O, what an
+//! event leads to; `server` owns the sockets. Status reads [`Server::stats`] and [`Server::problems`].
 
 pub mod advertise;
 pub mod dhcp6;
 mod domain;
 #[cfg(test)]
 mod fixture;
-pub mod frame;
-pub mod link;
+mod frame;
+mod limit;
+mod link;
+mod server;
+mod socket;
+mod solicitation;
+mod state;
+
+pub use frame::Destination;
+pub use server::{Endpoints, Server};
+pub use state::ServeStats;

@@ -1,0 +1,303 @@
+//! The task that serves: it owns the sockets and the timer, asks [`State`] what to do and does it.
+//!
+//! Nothing here ends the daemon. A socket that cannot be opened or fails is a problem that [`Server::problems`] tells and
+//! that is tried again every second; the others go on.
+
+use super::link::Link;
+use super::socket::{Buffer, Listener, Memberships, Received};
+use super::state::{Outgoing, ServeStats, State};
+use crate::config::Duid;
+use crate::plan::Attached;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// How often what failed is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Endpoints with a TAP, by ifindex.
+pub type Endpoints = Arc<BTreeMap<u32, Attached>>;
+
+/// DHCPv6 and router advertisements for all endpoints. Ends when it is dropped.
+#[derive(Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+    task: JoinHandle<()>,
+}
+
+/// What the task works on and others look at.
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    problems: Mutex<BTreeMap<Part, String>>,
+}
+
+/// A part that can fail by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    Link,
+    Dhcp6,
+    Solicitations,
+    Memberships,
+}
+
+impl Server {
+    /// Starts to serve `endpoints` and what becomes of them, on the current tokio runtime.
+    pub fn start(endpoints: watch::Receiver<Endpoints>, server_duid: Duid) -> Self {
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State::new(server_duid)),
+            problems: Mutex::new(BTreeMap::new()),
+        });
+        let task = tokio::spawn(Task::new(Arc::clone(&shared)).run(endpoints));
+        Self { shared, task }
+    }
+
+    /// Counters of one endpoint; `None` when it is not served.
+    pub fn stats(&self, ifindex: u32) -> Option<ServeStats> {
+        self.shared.state().stats(ifindex, Instant::now())
+    }
+
+    /// What does not work at the moment, and what to do about it.
+    pub fn problems(&self) -> Vec<String> {
+        lock(&self.shared.problems).values().cloned().collect()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// Notes that a part fails, or works again.
+    fn note(&self, part: Part, problem: Option<String>) {
+        let mut problems = lock(&self.problems);
+        match problem {
+            Some(problem) if problems.get(&part) == Some(&problem) => {}
+            Some(problem) => {
+                tracing::error!("{problem}");
+                problems.insert(part, problem);
+            }
+            None if problems.remove(&part).is_some() => tracing::info!("{part:?} works again"),
+            None => {}
+        }
+    }
+}
+
+/// What the locks guard is whole after any statement, so a panic elsewhere does not spoil it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The sockets, as far as they could be opened.
+struct Task {
+    shared: Arc<Shared>,
+    link: Option<Link>,
+    dhcp6: Option<Listener>,
+    solicitations: Option<Listener>,
+    memberships: Memberships,
+    /// Interfaces where joining the groups of servers failed.
+    not_joined: BTreeSet<u32>,
+    buffer: Buffer,
+}
+
+/// What woke the task up.
+enum Event {
+    Endpoints,
+    Due,
+    Dhcp6(io::Result<()>),
+    Solicitations(io::Result<()>),
+    Retry,
+}
+
+impl Task {
+    fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            link: None,
+            dhcp6: None,
+            solicitations: None,
+            memberships: Memberships::default(),
+            not_joined: BTreeSet::new(),
+            buffer: Buffer::default(),
+        }
+    }
+
+    async fn run(mut self, mut endpoints: watch::Receiver<Endpoints>) {
+        endpoints.mark_changed();
+        self.repair();
+        loop {
+            let due = self.shared.state().next_due();
+            let event = tokio::select! {
+                changed = endpoints.changed() => match changed {
+                    Ok(()) => Event::Endpoints,
+                    // The daemon is going.
+                    Err(_) => return,
+                },
+                () = sleep_until(due) => Event::Due,
+                result = readable(self.dhcp6.as_ref()) => Event::Dhcp6(result),
+                result = readable(self.solicitations.as_ref()) => Event::Solicitations(result),
+                () = tokio::time::sleep(RETRY), if self.is_broken() => Event::Retry,
+            };
+            match event {
+                Event::Endpoints => {
+                    let endpoints = Arc::clone(&endpoints.borrow_and_update());
+                    self.set_endpoints(&endpoints);
+                }
+                Event::Due => self.advertise(),
+                Event::Dhcp6(result) => self.answer_dhcp6(result),
+                Event::Solicitations(result) => self.answer_solicitations(result),
+                Event::Retry => self.repair(),
+            }
+        }
+    }
+
+    fn set_endpoints(&mut self, endpoints: &BTreeMap<u32, Attached>) {
+        let change = self.shared.state().set_endpoints(endpoints, Instant::now());
+        for ifindex in change.gone {
+            self.memberships.leave(ifindex);
+            self.not_joined.remove(&ifindex);
+        }
+        self.not_joined.extend(change.current);
+        self.join();
+        self.send(change.withdrawals);
+        self.advertise();
+    }
+
+    fn advertise(&self) {
+        let due = self.shared.state().advertisements(Instant::now());
+        self.send(due);
+    }
+
+    fn answer_dhcp6(&mut self, readable: io::Result<()>) {
+        let answer = |state: &mut State, received: &Received<'_>| state.dhcp6(received, Instant::now());
+        if let Err(error) = readable.and_then(|()| self.answer(Part::Dhcp6, answer)) {
+            self.dhcp6 = None;
+            self.shared.note(
+                Part::Dhcp6,
+                Some(format!("DHCPv6: receiving fails: {error}; opened again every second")),
+            );
+        }
+    }
+
+    fn answer_solicitations(&mut self, readable: io::Result<()>) {
+        let answer = |state: &mut State, received: &Received<'_>| state.solicited(received, Instant::now());
+        if let Err(error) = readable.and_then(|()| self.answer(Part::Solicitations, answer)) {
+            self.solicitations = None;
+            let problem =
+                format!("router solicitations: receiving fails: {error}; opened again every second");
+            self.shared.note(Part::Solicitations, Some(problem));
+        }
+    }
+
+    /// Reads a batch and sends what `answer` says to it.
+    fn answer(
+        &mut self,
+        part: Part,
+        answer: impl Fn(&mut State, &Received<'_>) -> Option<Outgoing>,
+    ) -> io::Result<()> {
+        let listener = if part == Part::Dhcp6 { &self.dhcp6 } else { &self.solicitations };
+        let mut answers = vec![];
+        let result = match listener {
+            Some(listener) => listener.read(&mut self.buffer, |received| {
+                answers.extend(answer(&mut self.shared.state(), &received));
+            }),
+            None => Ok(()),
+        };
+        self.send(answers);
+        result
+    }
+
+    fn send(&self, outgoing: Vec<Outgoing>) {
+        for outgoing in outgoing {
+            let result = match &self.link {
+                Some(link) => link.send(outgoing.ifindex, &outgoing.frame),
+                None => Err(io::ErrorKind::NotConnected.into()),
+            };
+            self.shared.state().settle(&outgoing, &result, Instant::now(), fastrand::f64());
+        }
+    }
+
+    fn is_broken(&self) -> bool {
+        !self.not_joined.is_empty()
+            || self.link.is_none()
+            || self.dhcp6.is_none()
+            || self.solicitations.is_none()
+    }
+
+    /// Opens and joins what is not.
+    fn repair(&mut self) {
+        let shared = &self.shared;
+        open(shared, Part::Link, &mut self.link, Link::open, |error| {
+            format!("cannot open a packet socket to send to VMs: {error}; the daemon needs CAP_NET_RAW")
+        });
+        open(shared, Part::Dhcp6, &mut self.dhcp6, Listener::dhcp6, |error| {
+            format!(
+                "DHCPv6: cannot listen on UDP port 547: {error}; VMs get no address until the program that has \
+                 the port (`ss -ulpn sport = 547` shows it) is stopped; tried again every second"
+            )
+        });
+        open(shared, Part::Solicitations, &mut self.solicitations, Listener::solicitations, |error| {
+            format!(
+                "cannot open an ICMPv6 socket for router solicitations: {error}; the daemon needs CAP_NET_RAW"
+            )
+        });
+        self.join();
+    }
+
+    /// Joins where that is still to be done.
+    fn join(&mut self) {
+        let mut failed = None;
+        self.not_joined.retain(|ifindex| {
+            let result = self.memberships.join(*ifindex);
+            let is_joined = result.is_ok();
+            failed = result.err().map(|error| (*ifindex, error)).or(failed.take());
+            !is_joined
+        });
+        let problem = failed.map(|(ifindex, error)| {
+            let count = self.not_joined.len();
+            format!(
+                "DHCPv6: cannot join the groups of servers on {count} interfaces, among them number {ifindex}: {error}; \
+                 is IPv6 enabled there, and net.core.optmem_max at least 20480? Tried again every second"
+            )
+        });
+        self.shared.note(Part::Memberships, problem);
+    }
+}
+
+fn open<T>(
+    shared: &Shared,
+    part: Part,
+    slot: &mut Option<T>,
+    open: impl Fn() -> io::Result<T>,
+    problem: impl Fn(&io::Error) -> String,
+) {
+    if slot.is_some() {
+        return;
+    }
+    let opened = open();
+    shared.note(part, opened.as_ref().err().map(problem));
+    *slot = opened.ok();
+}
+
+async fn readable(listener: Option<&Listener>) -> io::Result<()> {
+    match listener {
+        Some(listener) => listener.readable().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
