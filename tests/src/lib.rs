@@ -6,6 +6,7 @@
 //! Frames are built and checked by [`frame`], which shares no code with the data plane, so that a mistake there is not
 //! repeated here.
 
+pub mod cases;
 pub mod frame;
 pub mod guest;
 pub mod host;

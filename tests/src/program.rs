@@ -180,3 +180,14 @@ impl std::ops::Deref for Programs {
         &self.ebpf
     }
 }
+
+/// Makes two connected devices in the current namespace; gives their ifindices.
+pub fn veth_pair(a: &str, b: &str) -> (u32, u32) {
+    let status = std::process::Command::new("ip")
+        .args(["link", "add", a, "type", "veth", "peer", "name", b])
+        .status()
+        .expect("ip runs");
+    assert!(status.success(), "a pair of veth devices is made");
+    let index = |name| nix::net::if_::if_nametoindex(name).expect("the device is there");
+    (index(a), index(b))
+}
