@@ -129,6 +129,10 @@ fn on_host(tables: &MemoryTables, hook: Hook, frame: &MemoryFrame, multicast_spe
         tables.multicast_spent.borrow_mut().insert(INGRESS);
     }
     let mut frame = frame.clone();
+    if hook == Hook::Xdp {
+        // XDP is not told of segmentation.
+        frame.gso_size = 0;
+    }
     let action = from_vm(&mut frame, tables, INGRESS, hook);
     Seen { outcome: Outcome { action, bytes: frame.bytes }, counted: tables.counted() }
 }

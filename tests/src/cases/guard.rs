@@ -223,7 +223,7 @@ fn chains() -> Vec<Case> {
     let with = |extensions: Vec<Extension>| Ipv6 { extensions, ..to_b() }.carrying(datagram());
     let option = || Extension::padding(DESTINATION_OPTIONS);
     let too_long = Extension { number: DESTINATION_OPTIONS, rest: vec![200, 1, 4, 0, 0, 0, 0] };
-    let authentication = Extension { number: 51, rest: vec![vec![4, 0, 0], vec![0; 20]].concat() };
+    let authentication = Extension { number: 51, rest: [vec![4, 0, 0], vec![0; 20]].concat() };
     vec![
         Case::forward_by_tc("one extension header", with(vec![option()]), &VM_B),
         Case::forward_by_tc("seven extension headers", with(vec![option(); 7]), &VM_B),
