@@ -2,3 +2,4 @@
 
 pub mod fastpath;
 pub mod kernel;
+pub mod links;
