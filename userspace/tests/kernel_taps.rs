@@ -255,7 +255,7 @@ fn what_others_put_on_a_tap_stays_and_is_told_when_it_is_in_the_way() {
             metric: 16,
         };
         let neighbour = Obstacle::Neighbour { address: ADDRESSES[1].parse().unwrap(), protocol: 0 };
-        assert_eq!(obstacles, [neighbour, route]);
+        assert_eq!(obstacles, [route, neighbour]);
         assert_eq!(foreign(), before);
         assert_eq!(our_routes("tap0"), [ADDRESSES[1]]);
         // It stays an obstacle, not a drift.

@@ -14,6 +14,7 @@
 //! garbage collection), and nothing is resolved dynamically on a TAP: no limit needs raising for many endpoints.
 
 mod error;
+mod memory;
 mod requests;
 mod state;
 mod sysctl;
@@ -23,8 +24,9 @@ pub use error::{KernelError, Obstacle};
 use crate::plan::Attached;
 use crate::resource::InterfaceName;
 use futures_util::{StreamExt, stream};
-use requests::Requests;
-use state::{Change, Desired, diff};
+use memory::Memory;
+use requests::{Lookup, Requests};
+use state::{Change, Desired, Route, diff};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
@@ -52,13 +54,14 @@ pub struct Applied {
 pub struct Kernel {
     requests: Requests,
     tap_prefix: String,
+    memory: Memory,
 }
 
 impl Kernel {
     /// Connects to the kernel, within a tokio runtime. TAPs are the interfaces whose names begin with `tap_prefix`.
     pub fn open(tap_prefix: &str) -> Result<Self, KernelError> {
         let requests = Requests::open().map_err(KernelError::Open)?;
-        Ok(Self { requests, tap_prefix: tap_prefix.to_owned() })
+        Ok(Self { requests, tap_prefix: tap_prefix.to_owned(), memory: Memory::default() })
     }
 
     /// Makes the host an IPv6 router that keeps the default routes it has learnt from router advertisements.
@@ -66,7 +69,7 @@ impl Kernel {
         sysctl::enable_forwarding(&self.tap_prefix)
     }
 
-    /// Brings one TAP to the plan. For many, [`Self::apply_all`] reads the kernel's tables once instead of once a TAP.
+    /// Brings one TAP to the plan.
     pub async fn apply(&self, endpoint: &Attached) -> Result<Applied, KernelError> {
         let mut outcome = self.apply_all([endpoint]).await;
         outcome.remove(&endpoint.ifindex).unwrap_or_else(|| Ok(Applied::default()))
@@ -98,7 +101,6 @@ impl Kernel {
             }
         }
         self.reconcile(&mut taps).await;
-        self.find_obstacles(&mut taps).await;
         outcomes.extend(taps.into_iter().map(|(ifindex, tap)| (ifindex, tap.outcome())));
         outcomes
     }
@@ -125,8 +127,11 @@ impl Kernel {
 
     /// Takes away what carries our mark on interfaces other than `keep`, as an earlier run may have left it.
     pub async fn sweep(&self, keep: &BTreeSet<u32>) -> Result<usize, KernelError> {
-        let everywhere = "all interfaces";
-        let actual = self.requests.observe(None).await.map_err(|source| unreadable(everywhere, source))?;
+        let unreadable = |source| unreadable("all interfaces", source);
+        let mut actual = self.requests.observe(None).await.map_err(unreadable)?;
+        for (ifindex, routes) in self.requests.our_routes().await.map_err(unreadable)? {
+            actual.entry(ifindex).or_default().routes = routes;
+        }
         let changes: Vec<(u32, Change)> = actual
             .into_iter()
             .filter(|(ifindex, _)| !keep.contains(ifindex))
@@ -163,6 +168,7 @@ impl Kernel {
                 let Some(tap) = taps.get_mut(&ifindex) else { continue };
                 match outcome {
                     Ok(done) => {
+                        self.memory.note(ifindex, change);
                         tap.applied.changed += usize::from(done);
                         changed.insert(ifindex);
                     }
@@ -204,7 +210,11 @@ impl Kernel {
             1 => which.first().copied(),
             _ => None,
         };
-        let mut actual = match self.requests.observe(only).await {
+        let observed = match self.memory.load(&self.requests).await {
+            Ok(()) => self.requests.observe(only).await,
+            Err(error) => Err(error),
+        };
+        let mut actual = match observed {
             Ok(actual) => actual,
             Err(source) => {
                 for (_, tap) in taps.iter_mut().filter(|(ifindex, _)| which.contains(ifindex)) {
@@ -213,13 +223,50 @@ impl Kernel {
                 return Vec::new();
             }
         };
+        let mut routes = self.look_up(taps, which).await;
         let mut all = Vec::new();
         for (&ifindex, tap) in taps.iter_mut().filter(|(ifindex, _)| which.contains(ifindex)) {
-            let (changes, obstacles) = diff(&tap.desired, &actual.remove(&ifindex).unwrap_or_default());
+            let mut actual = actual.remove(&ifindex).unwrap_or_default();
+            let (ours, mut obstacles) = routes.remove(&ifindex).unwrap_or_default();
+            actual.routes = ours;
+            actual.routes.extend(self.memory.stale(ifindex, &tap.desired.routes));
+            let (changes, in_the_way) = diff(&tap.desired, &actual);
+            obstacles.extend(in_the_way);
             tap.applied.obstacles = obstacles;
             all.extend(changes.into_iter().map(|change| (ifindex, change)));
         }
         all
+    }
+
+    /// Asks the kernel which way it takes to every address: routes of ours by that TAP, and what is in their way.
+    async fn look_up(
+        &self,
+        taps: &BTreeMap<u32, Tap>,
+        which: &BTreeSet<u32>,
+    ) -> BTreeMap<u32, (BTreeSet<Route>, Vec<Obstacle>)> {
+        let addresses = taps
+            .iter()
+            .filter(|(ifindex, _)| which.contains(ifindex))
+            .flat_map(|(&ifindex, tap)| tap.desired.routes.iter().map(move |&address| (ifindex, address)));
+        let lookups: Vec<_> = stream::iter(addresses)
+            .map(async |(ifindex, address)| (ifindex, address, self.requests.lookup(address).await))
+            .buffered(IN_FLIGHT)
+            .collect()
+            .await;
+        let mut found: BTreeMap<u32, (BTreeSet<Route>, Vec<Obstacle>)> = BTreeMap::new();
+        for (ifindex, address, lookup) in lookups {
+            let (ours, obstacles) = found.entry(ifindex).or_default();
+            match lookup {
+                Ok(there) if there.ours_via(ifindex) => {
+                    ours.insert(Route { destination: address, prefix_length: 128, metric: there.metric });
+                }
+                Ok(Lookup { protocol, oif, metric }) => {
+                    obstacles.push(Obstacle::Route { address, protocol, oif, metric });
+                }
+                Err(error) => obstacles.push(Obstacle::NoRoute { address, reason: error.to_string() }),
+            }
+        }
+        found
     }
 
     async fn execute(&self, changes: Vec<(u32, Change)>) -> Vec<(u32, Change, io::Result<bool>)> {
@@ -228,35 +275,6 @@ impl Kernel {
             .buffered(IN_FLIGHT)
             .collect()
             .await
-    }
-
-    /// Asks the kernel which way it takes to every address.
-    async fn find_obstacles(&self, taps: &mut BTreeMap<u32, Tap>) {
-        let addresses: Vec<_> = taps
-            .iter()
-            .filter(|(_, tap)| tap.error.is_none())
-            .flat_map(|(&ifindex, tap)| tap.desired.routes.iter().map(move |&address| (ifindex, address)))
-            .collect();
-        let lookups: Vec<_> = stream::iter(addresses)
-            .map(async |(ifindex, address)| (ifindex, address, self.requests.lookup(address).await))
-            .buffered(IN_FLIGHT)
-            .collect()
-            .await;
-        for (ifindex, address, lookup) in lookups {
-            let Some(tap) = taps.get_mut(&ifindex) else { continue };
-            match lookup {
-                Ok(there) if there.protocol == PROTOCOL && there.oif == ifindex => {}
-                Ok(there) => tap.applied.obstacles.push(Obstacle::Route {
-                    address,
-                    protocol: there.protocol,
-                    oif: there.oif,
-                    metric: there.metric,
-                }),
-                Err(error) => {
-                    tap.applied.obstacles.push(Obstacle::NoRoute { address, reason: error.to_string() });
-                }
-            }
-        }
     }
 }
 

@@ -18,7 +18,7 @@ use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
@@ -39,8 +39,15 @@ pub(super) struct Requests {
 /// The route that the kernel takes to an address.
 pub(super) struct Lookup {
     pub protocol: u8,
+    /// 0 when it has none, or several.
     pub oif: u32,
     pub metric: u32,
+}
+
+impl Lookup {
+    pub(super) fn ours_via(&self, ifindex: u32) -> bool {
+        self.protocol == PROTOCOL && self.oif == ifindex
+    }
 }
 
 impl Requests {
@@ -54,8 +61,7 @@ impl Requests {
         Ok(Self { handle })
     }
 
-    /// What is on `interface`, or on all interfaces (one walk of each table), by ifindex: routes with our protocol
-    /// number in the main table, and addresses and neighbours of everybody.
+    /// Addresses and neighbours of everybody on `interface`, or on all interfaces, by ifindex. Routes are not read.
     pub(super) async fn observe(&self, interface: Option<u32>) -> io::Result<BTreeMap<u32, Actual>> {
         let mut actual: BTreeMap<u32, Actual> = BTreeMap::new();
 
@@ -79,25 +85,31 @@ impl Requests {
             }
         }
 
-        let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet6;
-        message.header.protocol = RouteProtocol::Other(PROTOCOL);
-        message.attributes.push(RouteAttribute::Table(RouteHeader::RT_TABLE_MAIN.into()));
-        message.attributes.extend(interface.map(RouteAttribute::Oif));
-        for answer in self.dump(RouteNetlinkMessage::GetRoute(message)).await? {
-            if let RouteNetlinkMessage::NewRoute(answer) = answer
-                && answer.header.protocol == RouteProtocol::Other(PROTOCOL)
-                && let Some(oif) = oif(&answer)
-            {
-                actual.entry(oif).or_default().routes.extend(read_route(&answer));
-            }
-        }
-
         // A kernel that does not filter sends everything.
         if let Some(interface) = interface {
             actual.retain(|ifindex, _| *ifindex == interface);
         }
         Ok(actual)
+    }
+
+    /// All routes with our protocol number in the main table, by ifindex. The kernel walks the whole table for this,
+    /// which takes it tens of milliseconds when the table has a hundred thousand routes.
+    pub(super) async fn our_routes(&self) -> io::Result<BTreeMap<u32, BTreeSet<Route>>> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet6;
+        message.header.protocol = RouteProtocol::Other(PROTOCOL);
+        message.attributes.push(RouteAttribute::Table(RouteHeader::RT_TABLE_MAIN.into()));
+        let mut routes: BTreeMap<u32, BTreeSet<Route>> = BTreeMap::new();
+        for answer in self.dump(RouteNetlinkMessage::GetRoute(message)).await? {
+            if let RouteNetlinkMessage::NewRoute(answer) = answer
+                && answer.header.protocol == RouteProtocol::Other(PROTOCOL)
+                && answer.header.table == RouteHeader::RT_TABLE_MAIN
+                && let Some(oif) = oif(&answer)
+            {
+                routes.entry(oif).or_default().extend(read_route(&answer));
+            }
+        }
+        Ok(routes)
     }
 
     /// Makes one change. `false`: it was so already.
@@ -142,7 +154,7 @@ impl Requests {
         // Ours on another TAP: the address has moved here. Somebody else's is not displaced; the caller finds out by
         // `lookup`.
         match self.lookup(address).await {
-            Ok(there) if there.protocol == PROTOCOL && there.oif != ifindex => {
+            Ok(there) if there.protocol == PROTOCOL && !there.ours_via(ifindex) => {
                 self.execute(message(), NLM_F_CREATE | NLM_F_REPLACE).await.map(|()| true)
             }
             _ => Ok(false),

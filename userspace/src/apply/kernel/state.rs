@@ -71,7 +71,7 @@ impl Address {
 }
 
 /// A route with our protocol number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Route {
     pub destination: Ipv6Addr,
     pub prefix_length: u8,
@@ -99,7 +99,7 @@ impl Neighbour {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Actual {
     pub addresses: Vec<Address>,
-    pub routes: Vec<Route>,
+    pub routes: BTreeSet<Route>,
     pub neighbours: Vec<Neighbour>,
 }
 

@@ -35,7 +35,7 @@ fn permanent(address: &str, mac: [u8; 6], protocol: u8) -> Neighbour {
 fn settled() -> Actual {
     Actual {
         addresses: vec![ours(GATEWAY, 64), ours("2001:db8::1", 128)],
-        routes: vec![Route { destination: ip("2001:db8::5"), prefix_length: 128, metric: METRIC }],
+        routes: [Route { destination: ip("2001:db8::5"), prefix_length: 128, metric: METRIC }].into(),
         neighbours: vec![
             permanent("2001:db8::5", MAC, PROTOCOL),
             permanent("fe80::ff:fe00:1", MAC, PROTOCOL),
@@ -108,11 +108,11 @@ fn addresses_of_others_stay() {
 #[test]
 fn routes_of_ours_that_are_not_planned_go() {
     let stale = Route { destination: ip("2001:db8::6"), prefix_length: 128, metric: METRIC };
-    expect(|actual| actual.routes.push(stale), &[Change::RemoveRoute(stale)]);
+    expect(|actual| actual.routes.extend([stale]), &[Change::RemoveRoute(stale)]);
     let other_metric = Route { destination: ip("2001:db8::5"), prefix_length: 128, metric: METRIC + 1 };
-    expect(|actual| actual.routes.push(other_metric), &[Change::RemoveRoute(other_metric)]);
+    expect(|actual| actual.routes.extend([other_metric]), &[Change::RemoveRoute(other_metric)]);
     let whole_prefix = Route { destination: ip("2001:db8::5"), prefix_length: 64, metric: METRIC };
-    expect(|actual| actual.routes.push(whole_prefix), &[Change::RemoveRoute(whole_prefix)]);
+    expect(|actual| actual.routes.extend([whole_prefix]), &[Change::RemoveRoute(whole_prefix)]);
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn perform(actual: &mut Actual, change: Change) {
         }
         Change::RemoveRoute(route) => actual.routes.retain(|there| *there != route),
         Change::AddRoute(destination) => {
-            actual.routes.push(Route { destination, prefix_length: 128, metric: METRIC });
+            actual.routes.insert(Route { destination, prefix_length: 128, metric: METRIC });
         }
         Change::RemoveNeighbour(address) => {
             actual.neighbours.retain(|there| there.address != address);
