@@ -3,7 +3,7 @@
 mod fastpath_rig;
 
 use fastpath_rig::{ADVERTISEMENT, Tap, counted, endpoint, in_namespace, run, tcx_programs, xdp_program};
-use serval::apply::fastpath::{FastPath, FastPathError, Settings, detach_pinned};
+use serval::apply::fastpath::{FastPath, FastPathError, Settings, TcMode, detach_pinned};
 use std::collections::BTreeSet;
 use std::fs;
 
@@ -62,6 +62,22 @@ fn a_restart_takes_away_what_is_no_longer_planned() {
 }
 
 #[test]
+fn a_restart_makes_room_before_it_needs_it() {
+    in_namespace("room", |rig| {
+        let (one, two) = (Tap::new("tap1"), Tap::new("tap2"));
+        let settings = Settings { max_endpoints: 1, ..rig.settings() };
+        let mut fastpath = FastPath::open(&settings).unwrap();
+        fastpath.apply(&endpoint(&one, 1), ADVERTISEMENT).unwrap();
+        drop(fastpath);
+
+        let mut fastpath = FastPath::open(&settings).unwrap();
+        assert_eq!(fastpath.retain(&BTreeSet::from([two.ifindex])).unwrap(), BTreeSet::from([one.ifindex]));
+        fastpath.apply(&endpoint(&two, 2), ADVERTISEMENT).unwrap();
+        assert_eq!([rig.entries("ENDPOINTS"), rig.entries("ADDRESSES")], [1, 3]);
+    });
+}
+
+#[test]
 fn another_limit_gets_new_maps_while_the_old_programs_go_on() {
     in_namespace("limit", |rig| {
         let (one, two) = (Tap::new("tap1"), Tap::new("tap2"));
@@ -97,9 +113,10 @@ fn links_of_another_abi_are_taken_over() {
         fs::rename(rig.pin.join("v1"), rig.pin.join("v0")).unwrap();
 
         let mut fastpath = rig.open();
+        fastpath.retain(&BTreeSet::from([tap.ifindex])).unwrap();
+        assert!(rig.pin.join("v0").exists(), "still in use");
         fastpath.apply(&endpoint(&tap, 1), ADVERTISEMENT).unwrap();
         assert_eq!(rig.link(&name).0, before.0);
-        fastpath.retain(&BTreeSet::from([tap.ifindex])).unwrap();
         assert!(!rig.pin.join("v0").exists());
         assert_eq!(tcx_programs(&tap), [u32::try_from(rig.link(&name).1).unwrap()]);
     });
@@ -124,6 +141,22 @@ fn verify_repairs_what_somebody_changed() {
         assert_eq!(rig.entries("ENDPOINTS"), 1);
         assert!(xdp_program(&tap).is_some());
         assert_eq!(fastpath.verify().unwrap(), 0);
+    });
+}
+
+#[test]
+fn verify_puts_filters_back() {
+    in_namespace("drift-tc", |rig| {
+        let tap = Tap::new("tap1");
+        let mut fastpath = FastPath::open(&Settings { tc: TcMode::Clsact, ..rig.settings() }).unwrap();
+        fastpath.apply(&endpoint(&tap, 1), ADVERTISEMENT).unwrap();
+        run("tc", &["filter", "del", "dev", "tap1", "egress"]);
+        assert_eq!(fastpath.verify().unwrap(), 1);
+        assert!(run("tc", &["filter", "show", "dev", "tap1", "egress"]).contains("serval_tap_out"));
+
+        drop(fastpath);
+        assert_eq!(detach_pinned(&rig.pin).unwrap(), 1);
+        assert_eq!(run("tc", &["filter", "show", "dev", "tap1", "ingress"]), "");
     });
 }
 

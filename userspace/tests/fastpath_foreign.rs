@@ -90,12 +90,15 @@ fn a_new_device_with_an_old_ifindex_starts_afresh() {
         assert_eq!(xdp_program(&tap), Some(rig.link(&format!("{ifindex}-xdp")).1));
 
         // The same while no daemon runs.
+        tap.send();
+        assert!(counted(&fastpath, ifindex) > 0);
         drop(fastpath);
         drop(tap);
         let tap = Tap::with_ifindex("tap1", ifindex);
         let mut fastpath = rig.open();
         let report = fastpath.apply(&endpoint(&tap, 1), ADVERTISEMENT).unwrap();
         assert_eq!((report.xdp, report.tc, report.reason), (XdpHook::Native, TcHook::Tcx, None));
+        assert_eq!(counted(&fastpath, ifindex), 0);
         assert_eq!([rig.pinned_links().len(), rig.entries("DEVICES")], [3, 1]);
 
         drop(tap);

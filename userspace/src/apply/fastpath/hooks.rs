@@ -1,7 +1,7 @@
 //! Attaches the programs to interfaces, adopts what an earlier process left attached, and takes all off again.
 
 use super::link::{self, Attachment, Link};
-use super::loader::Programs;
+use super::loader::{Program, Programs};
 use super::pins::{self, Pin, Pins};
 use super::tc::{self, Direction};
 use super::{FastPathError, HookReport, TcHook, TcMode, XdpHook};
@@ -34,6 +34,8 @@ struct Links {
     xdp: Option<(Link, XdpHook)>,
     ingress: Option<Link>,
     egress: Option<Link>,
+    /// The clsact filters are there.
+    filters: bool,
     /// Something of the other TC kind, from an earlier process, has been looked for.
     migrated: bool,
 }
@@ -56,16 +58,32 @@ impl Hooks {
         Self { programs, tc, xdp, links: BTreeMap::new() }
     }
 
-    /// Whether all links are gone: the interface was deleted. Another one may have its ifindex now.
-    pub fn is_replaced(&self, ifindex: u32) -> bool {
-        let total = self.links.get(&ifindex).map_or(0, |links| links.iter().count());
-        total > 0 && self.lost(ifindex) == total
+    /// Whether links that were attached are all gone: the interface was deleted, and another one has its ifindex.
+    pub fn is_replaced(&self, ifindex: u32, pins: &Pins) -> Result<bool, FastPathError> {
+        if let Some(links) = self.links.get(&ifindex) {
+            return Ok(links.iter().next().is_some() && links.iter().all(|link| !is_on(link, ifindex)));
+        }
+        let mut pinned = false;
+        for pin in [Pin::Xdp, Pin::In, Pin::Out] {
+            for path in pins.candidates(ifindex, pin)? {
+                pinned = true;
+                let link = Link::open(&path).map_err(pins::at("cannot open the link", &path))?;
+                if link.is_some_and(|link| is_on(&link, ifindex)) {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(pinned)
     }
 
-    /// How many links are no longer attached.
+    /// How many of the links and filters that were attached no longer are.
     pub fn lost(&self, ifindex: u32) -> usize {
-        let links = self.links.get(&ifindex);
-        links.map_or(0, |links| links.iter().filter(|link| !is_on(link, ifindex)).count())
+        let Some(links) = self.links.get(&ifindex) else { return 0 };
+        let gone = links.iter().filter(|link| !is_on(link, ifindex)).count();
+        let filters =
+            [(Direction::Ingress, &self.programs.ingress), (Direction::Egress, &self.programs.egress)];
+        let lost = |(direction, program): &(Direction, &Program)| !matches!(tc::our_program(ifindex, *direction), Ok(Some(id)) if id == program.id);
+        gone + if links.filters { filters.iter().filter(|side| lost(side)).count() } else { 0 }
     }
 
     /// Attaches what is not attached, and says what is. A hook that is not possible is no error: the others and the
@@ -228,12 +246,14 @@ impl Site<'_> {
             }
             // The marks come first: a filter without a mark would be forgotten.
             self.mark(Pin::Clsact)?;
-            if tc::add_clsact(self.ifindex).map_err(failed("cannot add clsact", self.ifindex))? {
+            let added = tc::add_clsact(self.ifindex).map_err(failed("cannot add clsact", self.ifindex))?;
+            if added || self.is_marked(Pin::Qdisc)? {
                 self.mark(Pin::Qdisc)?;
             }
             tc::set_filter(self.ifindex, direction, program.as_fd())
                 .map_err(failed("cannot add a filter of priority 1", self.ifindex))?;
         }
+        links.filters = true;
         if !links.migrated {
             self.leave_tcx()?;
             links.migrated = true;
@@ -302,6 +322,10 @@ impl Site<'_> {
             }
         }
         Ok(on)
+    }
+
+    fn is_marked(&self, pin: Pin) -> Result<bool, FastPathError> {
+        self.pins.map_or(Ok(false), |pins| Ok(!pins.candidates(self.ifindex, pin)?.is_empty()))
     }
 
     fn mark(&self, pin: Pin) -> Result<(), FastPathError> {

@@ -120,6 +120,8 @@ pub struct FastPath {
     slots: Slots,
     /// What was applied since the start, by ifindex.
     applied: BTreeMap<u32, Entries>,
+    /// Interfaces to keep that have not been applied yet: their links may still be those of an older generation.
+    awaited: BTreeSet<u32>,
 }
 
 impl FastPath {
@@ -134,14 +136,14 @@ impl FastPath {
         let (programs, maps) = loader::load(&Request { pins: Some(&pins), limit, pass_unconfigured: false })?;
         let slots = Slots::recover(limit, maps.endpoints.content().iter().map(|(i, e)| (*i, e.slot)));
         let hooks = Hooks::new(programs, settings.tc, settings.xdp);
-        Ok(Self { pins, limit, maps, hooks, slots, applied: BTreeMap::new() })
+        Ok(Self { pins, limit, maps, hooks, slots, applied: BTreeMap::new(), awaited: BTreeSet::new() })
     }
 
     /// Gives an endpoint the fast path, or brings it up to date: first the maps, then the hooks. On an error the
     /// endpoint has what it had before, or nothing if it is new.
     pub fn apply(&mut self, attached: &Attached, advertisement: &[u8]) -> Result<HookReport, FastPathError> {
         let ifindex = attached.ifindex;
-        if self.hooks.is_replaced(ifindex) {
+        if self.hooks.is_replaced(ifindex, &self.pins)? {
             // Another device with the same ifindex: what is counted was the old one's.
             self.remove(ifindex)?;
         }
@@ -150,7 +152,9 @@ impl FastPath {
             (Ok(entries), _) => {
                 self.applied.insert(ifindex, entries);
                 self.sweep_gateways()?;
-                Ok(self.hooks.attach(ifindex, Some(&self.pins)))
+                let report = self.hooks.attach(ifindex, Some(&self.pins));
+                self.arrived(ifindex)?;
+                Ok(report)
             }
             (Err(error), Some(before)) => {
                 self.maps.write(ifindex, &before)?;
@@ -172,11 +176,13 @@ impl FastPath {
             self.maps.reset_counters(slot)?;
         }
         self.applied.remove(&ifindex);
-        self.sweep_gateways()
+        self.sweep_gateways()?;
+        self.arrived(ifindex)
     }
 
-    /// Removes everything that an earlier process left and that is not in `keep`; the interfaces removed. Call it after
-    /// the first round of [`apply`](Self::apply): older generations of pins go, and what still hangs on them.
+    /// Removes everything that an earlier process left and that is not in `keep`; the interfaces removed. Call it at
+    /// the start, before [`apply`](Self::apply) needs the room. Older generations of pins go when all of `keep` have
+    /// been applied.
     pub fn retain(&mut self, keep: &BTreeSet<u32>) -> Result<BTreeSet<u32>, FastPathError> {
         let mut gone = self.maps.interfaces()?;
         gone.extend(self.pins.interfaces()?);
@@ -185,7 +191,10 @@ impl FastPath {
         for ifindex in &gone {
             self.remove(*ifindex)?;
         }
-        self.pins.remove_older()?;
+        self.awaited = keep.iter().copied().filter(|ifindex| !self.applied.contains_key(ifindex)).collect();
+        if self.awaited.is_empty() {
+            self.pins.remove_older()?;
+        }
         Ok(gone)
     }
 
@@ -252,6 +261,15 @@ impl FastPath {
                 Err(full(map, self.limit, self.limit))
             }
             other => other.map(|()| entries),
+        }
+    }
+
+    /// An awaited interface has been applied or removed; nothing of an older generation is in use after the last one.
+    fn arrived(&mut self, ifindex: u32) -> Result<(), FastPathError> {
+        if self.awaited.remove(&ifindex) && self.awaited.is_empty() {
+            self.pins.remove_older()
+        } else {
+            Ok(())
         }
     }
 

@@ -7,8 +7,8 @@
 //! <pin>/v1/links/7-qdisc/          the clsact qdisc itself is ours, too
 //! ```
 //!
-//! Every other directory below `<pin>` is an older generation: another ABI, or maps that no longer fit and were set
-//! aside as `v1-retired-<n>`. Its programs go on with its maps until each link has moved to the current one.
+//! Every other `v<n>` below `<pin>` is an older generation: another ABI, or maps that no longer fit and were set aside as
+//! `v1-retired-<n>`. Its programs go on with its maps until each link has moved to the current one.
 
 use super::FastPathError;
 use dataplane_ebpf::abi;
@@ -145,17 +145,22 @@ impl Pins {
         self.generations()?.iter().filter(|dir| **dir != current).try_for_each(|dir| remove_tree(dir))
     }
 
-    /// Removes everything below the pin directory, and itself.
+    /// Removes all generations, and the pin directory itself unless it holds something else.
     pub fn remove_all(self) -> Result<(), FastPathError> {
-        remove_tree(&self.root)
+        self.generations()?.iter().try_for_each(|dir| remove_tree(dir))?;
+        if list(&self.root)?.is_empty() && self.root != Path::new(BPFFS) {
+            remove(&self.root)
+        } else {
+            Ok(())
+        }
     }
 
     /// The current generation and the older ones, in this order.
     fn generations(&self) -> Result<Vec<PathBuf>, FastPathError> {
         let current = self.current();
         let mut generations = vec![current.clone()];
-        let others = list(&self.root)?.into_iter().map(|name| self.root.join(name));
-        generations.extend(others.filter(|dir| *dir != current && dir.is_dir()));
+        let names = list(&self.root)?.into_iter().filter(|name| is_generation(name));
+        generations.extend(names.map(|name| self.root.join(name)).filter(|dir| *dir != current));
         Ok(generations)
     }
 
@@ -196,6 +201,15 @@ fn current_name() -> String {
     format!("v{}", abi::VERSION)
 }
 
+/// `v1` or `v1-retired-0`: what else is in the directory is not ours, even if somebody gave us the whole file system.
+fn is_generation(name: &str) -> bool {
+    let is_number = |text: &str| text.parse::<u32>().is_ok();
+    name.strip_prefix('v').is_some_and(|rest| match rest.split_once("-retired-") {
+        Some((version, number)) => is_number(version) && is_number(number),
+        None => is_number(rest),
+    })
+}
+
 fn list(directory: &Path) -> Result<Vec<String>, FastPathError> {
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -231,7 +245,13 @@ fn ensure_bpffs(root: &Path) -> Result<(), FastPathError> {
     }
     nix::mount::mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), None::<&str>)
         .map_err(|errno| missing(Some(errno.into())))?;
-    tracing::info!("mounted the BPF file system on {BPFFS}");
+    if fs::read_link("/proc/self/ns/mnt").ok() == fs::read_link("/proc/1/ns/mnt").ok() {
+        tracing::info!("mounted the BPF file system on {BPFFS}");
+    } else {
+        tracing::warn!(
+            "mounted the BPF file system on {BPFFS} of this mount namespace: what is pinned goes when the namespace ends"
+        );
+    }
     if on_bpffs(root) { Ok(()) } else { Err(missing(None)) }
 }
 
@@ -254,6 +274,12 @@ mod tests {
         for name in ["", "7", "7-", "-xdp", "x-xdp", "7-xdp2", "4294967296-xdp"] {
             assert_eq!(Pin::parse(name), None, "{name}");
         }
+    }
+
+    #[test]
+    fn only_our_directories_are_generations() {
+        assert!(["v0", "v12", "v1-retired-0"].into_iter().all(is_generation));
+        assert!(!["v", "vm1", "v1-retired-", "v1-old", "tc", "1"].into_iter().any(is_generation));
     }
 
     #[test]
