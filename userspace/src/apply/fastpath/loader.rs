@@ -186,10 +186,17 @@ fn program_error(name: &'static str) -> impl FnOnce(ProgramError) -> FastPathErr
             FastPathError::Privileges { what: format!("cannot load BPF program `{name}`"), source }
         }
         ProgramError::LoadError { io_error: source, verifier_log } => {
-            FastPathError::Verifier { program: name, log: verifier_log.to_string(), source }
+            FastPathError::Verifier { program: name, log: end_of(&verifier_log.to_string()), source }
         }
         error => load_error(error.into()),
     }
+}
+
+/// The verifier walks every path and says at the end what is wrong; a whole log can have megabytes.
+fn end_of(log: &str) -> String {
+    const LINES: usize = 12;
+    let lines: Vec<&str> = log.trim_end().lines().collect();
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
 }
 
 fn load_error(error: EbpfError) -> FastPathError {
@@ -226,5 +233,25 @@ fn raise_memory_lock() -> Result<(), FastPathError> {
     match unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) } {
         0 => Ok(()),
         _ => Err(FastPathError::MemoryLock(io::Error::last_os_error())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verifier_log_is_cut_to_its_end() {
+        assert_eq!(end_of(""), "");
+        assert_eq!(end_of("one\ntwo\n"), "one\ntwo");
+        let long: String = (0..100).map(|n| format!("{n}: r0 = 0\n")).collect();
+        assert!(end_of(&long).starts_with("88: ") && end_of(&long).ends_with("99: r0 = 0"));
+    }
+
+    #[test]
+    fn maps_have_room_for_more_addresses_than_endpoints() {
+        let addresses = |limit| definitions(limit)[1].max_entries;
+        assert_eq!(addresses(1024), 4096 + 64);
+        assert_eq!(addresses(u32::MAX), u32::MAX);
     }
 }
