@@ -330,3 +330,6 @@ fn some_parsed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Sock
         || de::Error::custom(format!("`{text}` is no address to listen on; write one like [::1]:9099"));
     text.parse().map(Some).map_err(|_| wrong())
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,9 +3,9 @@
 use super::state::{Listing, Parsed};
 use crate::resource::Problem;
 use crate::resource::document::{self, FILE_LIMIT, Format};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,54 +13,71 @@ use std::sync::Arc;
 /// The files as they were last read.
 #[derive(Debug, Default)]
 pub(super) struct Files {
-    cache: BTreeMap<PathBuf, (Vec<u8>, Parsed)>,
+    cache: BTreeMap<PathBuf, Read>,
+}
+
+/// A file as it was last read.
+#[derive(Debug)]
+struct Read {
+    /// `None` when it could not be read.
+    bytes: Option<Vec<u8>>,
+    parsed: Parsed,
 }
 
 impl Files {
-    /// Reads every file of `directory` that is for us; `directory` may also be a single file.
-    pub fn read(&mut self, directory: &Path) -> Listing {
-        let paths = list(directory).map_err(|error| Problem::file(directory, &explain(&error)))?;
+    /// Reads every file of `directory` that is for us; `directory` may also be a single file. Those in `writing` still
+    /// say what they said before.
+    pub fn read(&mut self, directory: &Path, writing: &BTreeSet<PathBuf>) -> Listing {
+        let paths = list(directory)?;
         let mut before = std::mem::take(&mut self.cache);
-        let mut listing = Vec::new();
-        for path in paths {
-            let Some(format) = Format::of(&path) else { continue };
-            let parsed = match read(&path) {
-                Ok(None) => continue,
-                Ok(Some(bytes)) => {
-                    let cached = before.remove(&path).filter(|(old, _)| *old == bytes);
-                    let (bytes, parsed) = cached.unwrap_or_else(|| {
-                        let parsed = Arc::new(document::parse(&path, format, &bytes));
-                        (bytes, parsed)
-                    });
-                    self.cache.insert(path.clone(), (bytes, parsed.clone()));
-                    parsed
-                }
-                Err(error) => Arc::new(Err(Problem::file(&path, &explain(&error)))),
-            };
-            listing.push((path, parsed));
+        for (path, format) in paths {
+            let known = before.remove(&path);
+            let read = if writing.contains(&path) { known } else { read(&path, format, known) };
+            if let Some(read) = read {
+                self.cache.insert(path, read);
+            }
         }
-        Ok(listing)
+        Ok(self.cache.iter().map(|(path, read)| (path.clone(), read.parsed.clone())).collect())
     }
 }
 
-/// Paths of what is not hidden, sorted.
-fn list(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    if fs::metadata(directory)?.is_file() {
-        return Ok(vec![directory.to_owned()]);
-    }
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let name = entry?.file_name();
-        if !name.as_encoded_bytes().starts_with(b".") {
-            paths.push(directory.join(name));
+/// Reads a file and parses it unless it says what it said when it was `known`; `None` when it is not there.
+fn read(path: &Path, format: Format, known: Option<Read>) -> Option<Read> {
+    match bytes(path) {
+        Ok(None) => None,
+        Ok(Some(bytes)) => Some(match known {
+            Some(read) if read.bytes.as_ref() == Some(&bytes) => read,
+            _ => Read { parsed: Arc::new(document::parse(path, format, &bytes)), bytes: Some(bytes) },
+        }),
+        Err(error) => {
+            Some(Read { bytes: None, parsed: Arc::new(Err(Problem::file(path, &explain(&error)))) })
         }
     }
-    paths.sort();
+}
+
+/// The files for us: not hidden, with an extension that names a format.
+fn list(directory: &Path) -> Result<Vec<(PathBuf, Format)>, Problem> {
+    let wrong = |error: io::Error| Problem::file(directory, &explain(&error));
+    if fs::metadata(directory).map_err(wrong)?.is_file() {
+        let format = Format::of(directory).ok_or_else(|| {
+            Problem::file(directory, "neither .yaml, .yml nor .json; rename the file after its format")
+        })?;
+        return Ok(vec![(directory.to_owned(), format)]);
+    }
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(directory).map_err(wrong)? {
+        let name = entry.map_err(wrong)?.file_name();
+        if !name.as_encoded_bytes().starts_with(b".")
+            && let Some(format) = Format::of(Path::new(&name))
+        {
+            paths.push((directory.join(name), format));
+        }
+    }
     Ok(paths)
 }
 
 /// The bytes of a file, one more than [`FILE_LIMIT`] at most; `None` for a directory and what has just been deleted.
-fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+fn bytes(path: &Path) -> io::Result<Option<Vec<u8>>> {
     // Opening a FIFO for reading waits for a writer, unless told not to.
     let file = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
         Ok(file) => file,

@@ -1,15 +1,22 @@
 //! Where resources come from: a watched directory. Reads files and watches them; writes nothing.
 //!
-//! `state` decides, without I/O, what becomes of what was good before; `files` reads.
+//! `state` decides, without I/O, what becomes of what was good before; `files` reads; `events` listens; [`Watch`] joins
+//! them.
 
+mod events;
 mod files;
 mod state;
+mod watch;
+
+#[cfg(test)]
+mod tests;
 
 pub use crate::resource::{Position, Problem, Severity};
+pub use watch::Watch;
 
 use crate::resource::{ResourceId, Resources};
 use state::State;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// What a directory says, and what is wrong with it.
@@ -30,13 +37,13 @@ impl Snapshot {
     }
 }
 
-/// A directory of resources.
+/// A directory of resources, read once. [`Watch`] reads it whenever it changes.
 pub struct Directory;
 
 impl Directory {
     /// Reads `path` once, knowing nothing of before.
     pub fn read(path: &Path) -> Snapshot {
-        State::default().merge(files::Files::default().read(path))
+        State::default().merge(files::Files::default().read(path, &BTreeSet::new()))
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) fn read(document: &mut Fields<'_>) -> Option<WorkloadEndpoint> {
     });
 
     let mut spec = document.required("spec")?.fields();
-    let node = spec.required("node").and_then(|field| field.string());
+    let node = spec.required("node").and_then(|field| metadata::name(&field));
     let interface = spec.required("interfaceName").and_then(|field| field.parse());
     let mac = spec.required("mac").and_then(|field| field.parse());
     let networks = spec.optional("ipNetworks").map(|field| addresses(&field)).unwrap_or_default();

@@ -57,8 +57,8 @@ fn labels(field: &Field<'_>) -> BTreeMap<String, String> {
     labels
 }
 
-/// A name of a resource or namespace. Wider than Kubernetes' rule, because OpenStack host names go into it.
-fn name<'a>(field: &Field<'a>) -> Option<&'a str> {
+/// A name of a resource, namespace or node. Wider than Kubernetes' rule, because OpenStack host names go into it.
+pub(super) fn name<'a>(field: &Field<'a>) -> Option<&'a str> {
     let text = field.string()?;
     if is_name(text) {
         Some(text)

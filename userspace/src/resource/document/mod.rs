@@ -12,6 +12,9 @@ mod subnet;
 mod tree;
 mod yaml;
 
+#[cfg(test)]
+mod tests;
+
 use super::{Position, Problem, Resource, ResourceId, Severity};
 use fields::{Faults, Field, Fields};
 use std::path::Path;

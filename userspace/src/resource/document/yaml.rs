@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 /// Deepest nesting of lists and mappings. Our resources need 5.
 const DEPTH: usize = 64;
-/// Most values of one document (64 bytes of text count as one), every alias written out: about 5000 endpoints in an
+/// Most values of one document (64 bytes of text count as one), every alias written out: about 2500 endpoints in an
 /// array.
 const VALUES: usize = 250_000;
 
@@ -224,7 +224,7 @@ impl<'a> Builder<'a> {
             }
             None => Err(SyntaxError {
                 at,
-                message: format!("more than {VALUES} values in one document; split it by lines `---`"),
+                message: format!("more than {VALUES} values in one document; spread them over several"),
             }),
         }
     }

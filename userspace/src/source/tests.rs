@@ -1,0 +1,322 @@
+//! What stays and what goes when texts turn bad (pure), and that every way to change a directory is noticed.
+
+use super::state::{Listing, State};
+use super::*;
+use crate::resource::ResourceId;
+use crate::resource::document::{Format, parse};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+fn subnet(name: &str, cidr: &str) -> String {
+    format!(
+        "---\napiVersion: serval/v1\nkind: Subnet\nmetadata: {{name: {name}}}\nspec: {{cidr: '{cidr}'}}\n"
+    )
+}
+
+fn names(snapshot: &Snapshot) -> Vec<String> {
+    snapshot.resources.subnets.values().map(|subnet| format!("{} {}", subnet.name, subnet.cidr)).collect()
+}
+
+fn kept(snapshot: &Snapshot) -> Vec<bool> {
+    snapshot.problems.iter().map(|problem| problem.kept).collect()
+}
+
+mod last_good_state {
+    use super::*;
+
+    fn listing(files: &[(&str, &str)]) -> Listing {
+        let parsed = |&(name, text): &(&str, &str)| {
+            let path = PathBuf::from(name);
+            let parsed = parse(&path, Format::of(&path).unwrap(), text.as_bytes());
+            (path, Arc::new(parsed))
+        };
+        Ok(files.iter().map(parsed).collect())
+    }
+
+    #[test]
+    fn a_document_that_turns_bad_stays_and_its_neighbour_changes() {
+        let mut state = State::default();
+        let good = subnet("a", "2001:db8:a::/64");
+        state.merge(listing(&[("f.yaml", &(good.clone() + &subnet("b", "2001:db8:b::/64")))]));
+        for bad in
+            [subnet("a", "nonsense"), good.replace("spec: {", "spec: {{{"), good.replace("cidr", "net")]
+        {
+            let now = state.merge(listing(&[("f.yaml", &(bad + &subnet("b", "2001:db8:bb::/64")))]));
+            assert_eq!(names(&now), ["a 2001:db8:a::/64", "b 2001:db8:bb::/64"]);
+            assert!(now.has_errors() && kept(&now).iter().all(|&kept| kept), "{:?}", now.problems);
+            assert!(now.problems[0].to_string().ends_with("(kept: last good state)"));
+        }
+        let now = state.merge(listing(&[("f.yaml", &subnet("a", "2001:db8:aa::/64"))]));
+        assert_eq!(names(&now), ["a 2001:db8:aa::/64"], "repaired, and the other document is gone");
+        assert_eq!(now.problems, []);
+    }
+
+    #[test]
+    fn a_document_that_was_never_good_is_just_refused() {
+        let now = State::default().merge(listing(&[("f.yaml", &subnet("a", "nonsense"))]));
+        assert_eq!((names(&now), kept(&now)), (vec![], vec![false]));
+    }
+
+    #[test]
+    fn a_document_without_a_name_may_be_any_of_its_file() {
+        let mut state = State::default();
+        let (a, b) = (subnet("a", "2001:db8:a::/64"), subnet("b", "2001:db8:b::/64"));
+        state.merge(listing(&[("f.yaml", &(a.clone() + &b)), ("g.yaml", &subnet("c", "2001:db8:c::/64"))]));
+        let now = state.merge(listing(&[("f.yaml", &(a + "---\nkind: [\n"))]));
+        assert_eq!(names(&now), ["a 2001:db8:a::/64", "b 2001:db8:b::/64"], "c was in a file that is gone");
+        assert_eq!(kept(&now), [true]);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_keeps_all_it_defined() {
+        let mut state = State::default();
+        let both = subnet("a", "2001:db8:a::/64") + &subnet("b", "2001:db8:b::/64");
+        state.merge(listing(&[("f.yaml", &both)]));
+        for whole in [("f.yaml", ""), ("f.yaml", &*"x".repeat(5 << 20))] {
+            let now = state.merge(listing(&[whole]));
+            assert_eq!((names(&now).len(), kept(&now)), (2, vec![true]));
+        }
+        assert_eq!(names(&state.merge(listing(&[]))), [""; 0], "a file that is deleted is meant to be");
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_read_changes_nothing() {
+        let mut state = State::default();
+        let before = state.merge(listing(&[("f.yaml", &subnet("a", "2001:db8:a::/64"))]));
+        let gone = state.merge(Err(Problem::file(Path::new("/d"), "does not exist; create it")));
+        assert_eq!((&gone.resources, kept(&gone)), (&before.resources, vec![true]));
+        let never = State::default().merge(Err(Problem::file(Path::new("/d"), "does not exist; create it")));
+        assert_eq!((never.resources, never.problems[0].kept), (Resources::default(), false));
+    }
+
+    #[test]
+    fn the_first_of_a_name_counts_even_when_it_turns_bad() {
+        let mut state = State::default();
+        let second = subnet("a", "2001:db8:2::/64");
+        let now = state.merge(listing(&[("f.yaml", &subnet("a", "2001:db8:1::/64")), ("g.yaml", &second)]));
+        assert_eq!(names(&now), ["a 2001:db8:1::/64"]);
+        assert_eq!(
+            now.problems[0].to_string(),
+            "g.yaml:2:1: Subnet a: metadata.name: already defined at f.yaml:2, which counts; remove or rename one"
+        );
+        let now = state.merge(listing(&[("f.yaml", &subnet("a", "nonsense")), ("g.yaml", &second)]));
+        assert_eq!(names(&now), ["a 2001:db8:1::/64"]);
+        assert_eq!(kept(&now), [true, false]);
+        let now = state.merge(listing(&[("g.yaml", &second)]));
+        assert_eq!((names(&now), now.problems), (vec!["a 2001:db8:2::/64".to_owned()], vec![]));
+    }
+
+    #[test]
+    fn a_name_that_moves_to_another_file_is_the_same_resource() {
+        let mut state = State::default();
+        state.merge(listing(&[("f.yaml", &subnet("a", "2001:db8:a::/64"))]));
+        let now = state.merge(listing(&[("g.yaml", &subnet("a", "nonsense"))]));
+        assert_eq!((names(&now), kept(&now)), (vec!["a 2001:db8:a::/64".to_owned()], vec![true]));
+        assert_eq!(now.problems[0].resource, Some(ResourceId::Subnet("a".into()).to_string()));
+    }
+}
+
+mod reading {
+    use super::*;
+
+    #[test]
+    fn takes_files_by_name_and_leaves_the_others() {
+        let d = tempfile::tempdir().unwrap();
+        let put = |name: &str, text: &str| fs::write(d.path().join(name), text).unwrap();
+        put("b.yml", &subnet("b", "2001:db8:b::/64"));
+        put("a.yaml", &subnet("a", "2001:db8:a::/64"));
+        put(".hidden.yaml", "]");
+        put("notes.txt", "]");
+        put("c.yaml~", "]");
+        fs::create_dir(d.path().join("sub.yaml")).unwrap();
+        let snapshot = Directory::read(d.path());
+        assert_eq!(names(&snapshot), ["a 2001:db8:a::/64", "b 2001:db8:b::/64"]);
+        assert_eq!(snapshot.problems, []);
+        assert_eq!(names(&check(&d.path().join("b.yml"))), ["b 2001:db8:b::/64"]);
+        assert_eq!(
+            check(&d.path().join("notes.txt")).problems[0].message,
+            "neither .yaml, .yml nor .json; rename the file after its format"
+        );
+    }
+
+    #[test]
+    fn what_is_no_text_file_is_one_problem() {
+        let d = tempfile::tempdir().unwrap();
+        nix::unistd::mkfifo(&d.path().join("fifo.yaml"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        symlink("nowhere", d.path().join("link.yaml")).unwrap();
+        fs::write(d.path().join("null.json"), "\0").unwrap();
+        symlink("loop.yaml", d.path().join("loop.yaml")).unwrap();
+        let found: Vec<_> = Directory::read(d.path()).problems.into_iter().map(|p| p.message).collect();
+        assert_eq!(found[0], "not a regular file");
+        assert_eq!(found[1], "does not exist; create it");
+        assert!(found[2].contains("symbolic link"), "{found:?}");
+        assert_eq!(found[3], "not JSON: expected value");
+        let missing = Directory::read(&d.path().join("missing")).problems;
+        assert_eq!(missing.len(), 1);
+        assert!(missing[0].to_string().ends_with("/missing: does not exist; create it"), "{missing:?}");
+    }
+}
+
+mod watching {
+    use super::*;
+
+    /// Far more than a change takes; a test that waits so long fails.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    async fn changed(watch: &mut Watch) -> Vec<String> {
+        tokio::time::timeout(PATIENCE, watch.changed()).await.expect("the change is noticed");
+        names(watch.snapshot())
+    }
+
+    /// Waits through states in between until the directory says `expected`.
+    async fn until(watch: &mut Watch, expected: &[&str]) {
+        let begin = Instant::now();
+        while names(watch.snapshot()) != expected || watch.snapshot().has_errors() {
+            assert!(begin.elapsed() < PATIENCE, "{:?}", watch.snapshot());
+            changed(watch).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn sees_files_come_change_and_go() {
+        let d = tempfile::tempdir().unwrap();
+        let file = d.path().join("a.yaml");
+        let mut watch = Watch::open(d.path());
+        assert_eq!(*watch.snapshot(), Snapshot::default());
+        fs::write(&file, subnet("a", "2001:db8:1::/64")).unwrap();
+        until(&mut watch, &["a 2001:db8:1::/64"]).await;
+        fs::write(&file, subnet("a", "2001:db8:2::/64")).unwrap();
+        until(&mut watch, &["a 2001:db8:2::/64"]).await;
+        fs::write(d.path().join("a.new"), subnet("a", "2001:db8:3::/64")).unwrap();
+        fs::rename(d.path().join("a.new"), &file).unwrap();
+        assert_eq!(changed(&mut watch).await, ["a 2001:db8:3::/64"]);
+        fs::rename(&file, d.path().join("a.off")).unwrap();
+        assert_eq!(changed(&mut watch).await, [""; 0]);
+        fs::hard_link(d.path().join("a.off"), &file).unwrap();
+        assert_eq!(changed(&mut watch).await, ["a 2001:db8:3::/64"]);
+        fs::remove_file(&file).unwrap();
+        assert_eq!(changed(&mut watch).await, [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn half_a_file_is_none_and_the_same_again_no_change() {
+        use std::io::Write;
+        let d = tempfile::tempdir().unwrap();
+        let text = subnet("a", "2001:db8:1::/64") + &subnet("b", "2001:db8:2::/64");
+        fs::write(d.path().join("a.yaml"), &text).unwrap();
+        let mut watch = Watch::open(d.path());
+        let before = watch.snapshot().clone();
+        // In place and slowly: emptied, then the first document only.
+        let mut slow = fs::File::create(d.path().join("a.yaml")).unwrap();
+        slow.write_all(subnet("a", "2001:db8:1::/64").as_bytes()).unwrap();
+        fs::write(d.path().join("c.yaml"), subnet("c", "2001:db8:3::/64")).unwrap();
+        until(&mut watch, &["a 2001:db8:1::/64", "b 2001:db8:2::/64", "c 2001:db8:3::/64"]).await;
+        slow.write_all(subnet("b", "2001:db8:2::/64").as_bytes()).unwrap();
+        drop(slow);
+        // What a.yaml says is what it said; so the next change is the end of c.
+        fs::remove_file(d.path().join("c.yaml")).unwrap();
+        changed(&mut watch).await;
+        assert_eq!(*watch.snapshot(), before);
+    }
+
+    #[tokio::test]
+    async fn sees_the_directory_come_go_and_be_replaced() {
+        let d = tempfile::tempdir().unwrap();
+        let directory = d.path().join("etc/resources");
+        let mut watch = Watch::open(&directory);
+        assert!(watch.snapshot().has_errors());
+        fs::create_dir_all(&directory).unwrap();
+        until(&mut watch, &[]).await;
+        fs::write(directory.join("a.yaml"), subnet("a", "2001:db8:1::/64")).unwrap();
+        until(&mut watch, &["a 2001:db8:1::/64"]).await;
+        fs::rename(&directory, d.path().join("etc/old")).unwrap();
+        assert_eq!(changed(&mut watch).await, ["a 2001:db8:1::/64"]);
+        assert_eq!(kept(watch.snapshot()), [true]);
+        let new = d.path().join("etc/new");
+        fs::create_dir(&new).unwrap();
+        fs::write(new.join("b.yaml"), subnet("b", "2001:db8:2::/64")).unwrap();
+        fs::rename(&new, &directory).unwrap();
+        until(&mut watch, &["b 2001:db8:2::/64"]).await;
+        fs::remove_dir_all(d.path().join("etc")).unwrap();
+        while kept(watch.snapshot()) != [true] {
+            changed(&mut watch).await;
+        }
+        fs::create_dir_all(&directory).unwrap();
+        until(&mut watch, &[]).await;
+        fs::write(directory.join("c.yaml"), subnet("c", "2001:db8:3::/64")).unwrap();
+        until(&mut watch, &["c 2001:db8:3::/64"]).await;
+    }
+
+    #[tokio::test]
+    async fn sees_links_swapped_and_their_targets_changed() {
+        let d = tempfile::tempdir().unwrap();
+        let at = |name: &str| d.path().join(name);
+        // As Kubernetes mounts a ConfigMap.
+        for (version, cidr) in [("d/..1", "2001:db8:1::/64"), ("d/..2", "2001:db8:2::/64")] {
+            fs::create_dir_all(at(version)).unwrap();
+            fs::write(at(version).join("a.yaml"), subnet("a", cidr)).unwrap();
+        }
+        symlink("..1", at("d/..data")).unwrap();
+        symlink("..data/a.yaml", at("d/a.yaml")).unwrap();
+        fs::create_dir(at("elsewhere")).unwrap();
+        fs::write(at("elsewhere/b.txt"), subnet("b", "2001:db8:b::/64")).unwrap();
+        symlink("../elsewhere/b.txt", at("d/b.yaml")).unwrap();
+        symlink("d", at("link")).unwrap();
+        let mut watch = Watch::open(&at("link"));
+        assert_eq!(names(watch.snapshot()), ["a 2001:db8:1::/64", "b 2001:db8:b::/64"]);
+        symlink("..2", at("d/..tmp")).unwrap();
+        fs::rename(at("d/..tmp"), at("d/..data")).unwrap();
+        assert_eq!(changed(&mut watch).await, ["a 2001:db8:2::/64", "b 2001:db8:b::/64"]);
+        fs::write(at("elsewhere/b.new"), subnet("b", "2001:db8:bb::/64")).unwrap();
+        fs::rename(at("elsewhere/b.new"), at("elsewhere/b.txt")).unwrap();
+        assert_eq!(changed(&mut watch).await, ["a 2001:db8:2::/64", "b 2001:db8:bb::/64"]);
+        fs::create_dir(at("e")).unwrap();
+        fs::write(at("e/c.yaml"), subnet("c", "2001:db8:c::/64")).unwrap();
+        symlink("e", at("link.new")).unwrap();
+        fs::rename(at("link.new"), at("link")).unwrap();
+        assert_eq!(changed(&mut watch).await, ["c 2001:db8:c::/64"]);
+        fs::remove_file(at("e/c.yaml")).unwrap();
+        assert_eq!(changed(&mut watch).await, [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn loses_nothing_when_it_is_dropped_while_waiting() {
+        let d = tempfile::tempdir().unwrap();
+        let mut watch = Watch::open(d.path());
+        let mut dropped = 0_u32;
+        for n in 1..=20 {
+            fs::write(d.path().join("a.yaml"), subnet("a", &format!("2001:db8:{n}::/64"))).unwrap();
+            let expected = [format!("a 2001:db8:{n}::/64")];
+            while names(watch.snapshot()) != expected {
+                // Mostly shorter than a reading takes.
+                let wait = Duration::from_millis(u64::from(dropped % 16));
+                if tokio::time::timeout(wait, watch.changed()).await.is_err() {
+                    dropped += 1;
+                }
+                assert!(dropped < 10_000);
+            }
+        }
+        assert!(dropped > 0);
+    }
+
+    #[tokio::test]
+    async fn is_quick_enough_for_a_thousand_files() {
+        let d = tempfile::tempdir().unwrap();
+        for n in 0..1000 {
+            fs::write(
+                d.path().join(format!("{n}.yaml")),
+                subnet(&format!("s{n}"), &format!("2001:db8:{n:x}::/64")),
+            )
+            .unwrap();
+        }
+        let mut watch = Watch::open(d.path());
+        assert_eq!(watch.snapshot().resources.subnets.len(), 1000);
+        let begin = Instant::now();
+        fs::remove_file(d.path().join("7.yaml")).unwrap();
+        assert_eq!(changed(&mut watch).await.len(), 999);
+        println!("noticed after {:?}", begin.elapsed());
+    }
+}
