@@ -115,6 +115,17 @@ fn states_without_an_endpoint() {
     }
 }
 
+#[test]
+fn the_verifier_has_room() {
+    in_kernel(|programs, _| {
+        for (name, instructions) in programs.verified_instructions() {
+            println!("{name}: {instructions} instructions verified");
+            // The kernel gives up at 1,000,000; growth is noticed long before.
+            assert!(instructions < 250_000, "{name}: {instructions}");
+        }
+    });
+}
+
 /// What a hook did, and what it counted.
 #[derive(Clone, Debug)]
 struct Seen {

@@ -9,6 +9,8 @@ pub mod discovery;
 pub mod forward;
 pub mod guard;
 pub mod offload;
+#[cfg(test)]
+mod tests;
 
 use crate::abi::{
     Address, Advertisement, Counter, Endpoint, Owner, Reason, SLOT_UNCONFIGURED, endpoint_flags,

@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 pub const OPTION_UNIT: usize = 8;
 
 /// Units of options that are followed; a message with more is left to the kernel.
-pub const MAX_OPTION_UNITS: usize = 32;
+pub const MAX_OPTION_UNITS: usize = 16;
 
 /// Neighbour solicitation or advertisement, without options.
 #[repr(C)]
