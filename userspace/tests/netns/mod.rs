@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test program uses a part of this")]
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
+pub mod frame;
+
 use serde_json::Value;
 use serval::plan::{Attached, HostFacts, NetworkSettings};
 use serval::resource::{HostAddress, MacAddress};
@@ -10,6 +12,7 @@ use std::ffi::{c_int, c_short};
 use std::fs::{File, OpenOptions};
 use std::future::Future;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::Command;
 
 /// Runs `test` in a new network namespace, on a thread and runtime of its own. Says why when it can't.
@@ -125,7 +128,12 @@ impl Tap {
 
     /// Makes one of type `kind`.
     pub fn with(name: &str, kind: c_int) -> Self {
-        let file = OpenOptions::new().read(true).write(true).open("/dev/net/tun").unwrap();
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open("/dev/net/tun")
+            .unwrap();
         let mut request = InterfaceRequest { name: [0; libc::IFNAMSIZ], flags: 0, padding: [0; 22] };
         request.name[..name.len()].copy_from_slice(name.as_bytes());
         request.flags = (kind | libc::IFF_NO_PI) as c_short;
