@@ -9,6 +9,7 @@ use serval::apply::links::Watch;
 use serval::plan::Attached;
 use serval::resource::MacAddress;
 use std::net::Ipv6Addr;
+use std::time::Duration;
 
 const GATEWAY: &str = "2001:db8:1::1";
 
@@ -47,12 +48,30 @@ impl Host {
     }
 }
 
+/// Waits until the kernel listens to solicitations for `target`: it joins the group in a work queue, even when it has
+/// no duplicates to look for, and tells nobody.
+async fn joined(interface: &str, target: Ipv6Addr) {
+    let [.., a, b, c] = target.octets();
+    // As /proc/net/igmp6 writes it: address without colons.
+    let group = format!("ff0200000000000000000001ff{a:02x}{b:02x}{c:02x}");
+    let listening = || {
+        let groups = std::fs::read_to_string("/proc/thread-self/net/igmp6").expect("the kernel has IPv6");
+        groups.lines().any(|line| line.contains(&format!(" {interface} ")) && line.contains(&group))
+    };
+    let wait = async {
+        while !listening() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), wait).await.expect("the kernel joins within seconds");
+}
+
 #[test]
 fn vms_reach_each_other() {
     in_namespace(|| async {
         let mut host = Host::new().await;
         host.send(64);
-        let seen = datagrams(&host.taps[1].received());
+        let seen = host.taps[1].expect(datagrams);
         assert_eq!(seen.len(), 1);
         assert_eq!(seen[0].to_mac, host.endpoints[1].mac.octets());
         assert_eq!(seen[0].from_mac, host.endpoints[1].gateway_mac.octets());
@@ -71,8 +90,9 @@ fn the_gateway_answers_on_every_tap_and_errors_come_from_it() {
             let endpoint = host.endpoints[number].clone();
             for target in [endpoint.gateway, GATEWAY.parse().unwrap()] {
                 let from = (endpoint.mac, endpoint.mac.link_local());
+                joined(endpoint.interface.as_str(), target).await;
                 host.taps[number].send(&frame::neighbour_solicitation(from, target));
-                let answers = icmp(&host.taps[number].received(), 136);
+                let answers = host.taps[number].expect(|frames| icmp(frames, 136));
                 assert_eq!(answers.len(), 1, "{target}");
                 // Router, solicited, override; the target's MAC is the TAP's (RFC 4861 section 4.4).
                 assert_eq!(answers[0].payload[4], 0b1110_0000);
@@ -81,7 +101,7 @@ fn the_gateway_answers_on_every_tap_and_errors_come_from_it() {
             }
         }
         host.send(1);
-        let errors = icmp(&host.taps[0].received(), 3);
+        let errors = host.taps[0].expect(|frames| icmp(frames, 3));
         assert_eq!(errors.len(), 1);
         assert_eq!(errors[0].source, GATEWAY.parse::<Ipv6Addr>().unwrap());
         assert_eq!(errors[0].to_mac, host.endpoints[0].mac.octets());
@@ -100,7 +120,7 @@ fn nothing_passes_a_tap_that_is_blocked() {
             assert_eq!(datagrams(&host.taps[1].received()), [], "{number} is blocked");
             host.kernel.apply(&endpoint).await.unwrap();
             host.send(64);
-            assert_eq!(datagrams(&host.taps[1].received()).len(), 1, "{number} is open again");
+            assert_eq!(host.taps[1].expect(datagrams).len(), 1, "{number} is open again");
         }
     });
 }

@@ -5,12 +5,13 @@ mod netns;
 use netns::{Tap, endpoint, fields, frame, in_namespace, ip, ip_json, our_routes, set_sysctl, sysctl};
 use serval::apply::kernel::Kernel;
 use serval::apply::links::Watch;
+use serval::resource::MacAddress;
 use std::collections::BTreeSet;
 
 /// A router on the uplink advertises itself.
 fn advertise(tap: &mut Tap) {
-    let router = ("02:00:00:00:00:fe".parse().unwrap(), "fe80::fe".parse().unwrap());
-    tap.send(&frame::router_advertisement(router));
+    let mac = MacAddress::new([2, 0, 0, 0, 0, 0xfe]).expect("a unicast MAC");
+    tap.send(&frame::router_advertisement((mac, mac.link_local())));
 }
 
 /// The interfaces that the host has default routes by.

@@ -1,19 +1,37 @@
 //! Frames that a guest or a router sends, and what the kernel sends back.
 
 use super::Tap;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use serval::resource::MacAddress;
 use std::io::{Read, Write};
 use std::net::Ipv6Addr;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 const ICMPV6: u8 = 58;
 const UDP: u8 = 17;
 
 /// Frames to and from one TAP, as a VM sees them.
 impl Tap {
-    /// The VM sends. The kernel has handled the frame, and forwarded it, when this returns: `tun_get_user` runs the
-    /// whole receive path.
+    /// The VM sends. The kernel has decided about the frame when this returns: `tun_get_user` runs the whole receive
+    /// path.
     pub fn send(&mut self, frame: &[u8]) {
         assert_eq!(self.file.write(frame).unwrap(), frame.len());
+    }
+
+    /// Waits until the VM has received something that `select` wants; fails when that takes seconds.
+    pub fn expect<T>(&mut self, select: impl Fn(&[Vec<u8>]) -> Vec<T>) -> Vec<T> {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            let found = select(&self.received());
+            if !found.is_empty() {
+                return found;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let mut readable = [PollFd::new(self.file.as_fd(), PollFlags::POLLIN)];
+            let events = nix::poll::poll(&mut readable, PollTimeout::try_from(left).unwrap()).unwrap();
+            assert_ne!(events, 0, "{}: what was expected did not come", self.name);
+        }
     }
 
     /// Everything that waits for the VM.
