@@ -277,7 +277,7 @@ fn read_address(message: &AddressMessage) -> Option<Address> {
     let mut protocol = None;
     for attribute in &message.attributes {
         match attribute {
-            // IFA_LOCAL when there is a peer, which is IFA_ADDRESS then, and comes after it.
+            // With a peer, IFA_ADDRESS is the peer's and IFA_LOCAL is ours.
             AddressAttribute::Address(IpAddr::V6(there)) => address = address.or(Some(*there)),
             AddressAttribute::Local(IpAddr::V6(there)) => address = Some(*there),
             AddressAttribute::Flags(there) => flags = *there,
