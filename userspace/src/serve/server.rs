@@ -106,6 +106,9 @@ struct Task {
     memberships: Memberships,
     /// Interfaces where joining the groups of servers failed.
     not_joined: BTreeSet<u32>,
+    /// When what failed is tried again. Kept here, as a deadline that began anew with every event would never come
+    /// while VMs send.
+    retry: Instant,
     buffer: Buffer,
 }
 
@@ -127,13 +130,14 @@ impl Task {
             solicitations: None,
             memberships: Memberships::default(),
             not_joined: BTreeSet::new(),
+            retry: Instant::now(),
             buffer: Buffer::default(),
         }
     }
 
     async fn run(mut self, mut endpoints: watch::Receiver<Endpoints>) {
-        endpoints.mark_changed();
         self.repair();
+        endpoints.mark_changed();
         loop {
             let due = self.shared.state().next_due();
             let event = tokio::select! {
@@ -145,7 +149,7 @@ impl Task {
                 () = sleep_until(due) => Event::Due,
                 result = readable(self.dhcp6.as_ref()) => Event::Dhcp6(result),
                 result = readable(self.solicitations.as_ref()) => Event::Solicitations(result),
-                () = tokio::time::sleep(RETRY), if self.is_broken() => Event::Retry,
+                () = sleep_until(self.is_broken().then_some(self.retry)) => Event::Retry,
             };
             match event {
                 Event::Endpoints => {
@@ -167,7 +171,11 @@ impl Task {
             self.not_joined.remove(&ifindex);
         }
         self.not_joined.extend(change.current);
-        self.join();
+        // A TAP may vanish before the plan knows, so only what fails again in a while is told.
+        match self.join() {
+            Some(_) => self.retry = self.retry.max(Instant::now() + RETRY),
+            None => self.shared.note(Part::Memberships, None),
+        }
         self.send(change.withdrawals);
         self.advertise();
     }
@@ -250,11 +258,13 @@ impl Task {
                 "cannot open an ICMPv6 socket for router solicitations: {error}; the daemon needs CAP_NET_RAW"
             )
         });
-        self.join();
+        let problem = self.join();
+        self.shared.note(Part::Memberships, problem);
+        self.retry = Instant::now() + RETRY;
     }
 
-    /// Joins where that is still to be done.
-    fn join(&mut self) {
+    /// Joins where that is still to be done; what does not work.
+    fn join(&mut self) -> Option<String> {
         let mut failed = None;
         self.not_joined.retain(|ifindex| {
             let result = self.memberships.join(*ifindex);
@@ -262,14 +272,13 @@ impl Task {
             failed = result.err().map(|error| (*ifindex, error)).or(failed.take());
             !is_joined
         });
-        let problem = failed.map(|(ifindex, error)| {
+        failed.map(|(ifindex, error)| {
             let count = self.not_joined.len();
             format!(
                 "DHCPv6: cannot join the groups of servers on {count} interfaces, among them number {ifindex}: {error}; \
                  is IPv6 enabled there, and net.core.optmem_max at least 20480? Tried again every second"
             )
-        });
-        self.shared.note(Part::Memberships, problem);
+        })
     }
 }
 

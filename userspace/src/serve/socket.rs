@@ -1,7 +1,7 @@
 //! The sockets that VMs reach: DHCPv6 by UDP, router solicitations by ICMPv6, and the multicast memberships of both.
 
 use super::dhcp6::{ALL_RELAY_AGENTS_AND_SERVERS, ALL_SERVERS, SERVER_PORT};
-use nix::sys::socket::sockopt::{Ipv6RecvHopLimit, Ipv6RecvPacketInfo};
+use nix::sys::socket::sockopt::{Ipv6RecvHopLimit, Ipv6RecvPacketInfo, RcvBufForce};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn6, recvmsg, setsockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::BTreeMap;
@@ -15,6 +15,9 @@ use tokio::net::UdpSocket;
 const LONGEST: usize = 65_536;
 /// How many datagrams are read before others get their turn.
 const BATCH: usize = 64;
+/// Bytes that may wait to be read: a request or two of some thousand VMs that boot at once, as the kernel counts
+/// them.
+const QUEUE: usize = 8 << 20;
 
 /// A datagram and how it came.
 #[derive(Debug)]
@@ -52,6 +55,10 @@ impl Listener {
     }
 
     fn new(socket: Socket) -> io::Result<Self> {
+        // Beyond `net.core.rmem_max`, where the daemon may; else as far as that goes.
+        if setsockopt(&socket, RcvBufForce, &QUEUE).is_err() {
+            socket.set_recv_buffer_size(QUEUE)?;
+        }
         setsockopt(&socket, Ipv6RecvPacketInfo, &true)?;
         setsockopt(&socket, Ipv6RecvHopLimit, &true)?;
         socket.set_nonblocking(true)?;
