@@ -6,7 +6,8 @@
 //! | `slots` | which counter belongs to whom, pure |
 //! | `maps` | the maps, written by difference and in a safe order |
 //! | `loader` | the BPF object: load, adopt pinned maps |
-//! | `hooks` | attach, adopt, detach |
+//! | `hooks` | which programs are attached where |
+//! | `site` | one interface: attach or adopt |
 //! | `link`, `tc` | the two kernel interfaces for that: BPF links, clsact by rtnetlink |
 //! | `pins` | the directory on the BPF file system |
 //!
@@ -21,6 +22,7 @@ mod loader;
 mod maps;
 mod pins;
 mod preview;
+mod site;
 mod slots;
 mod tc;
 
@@ -199,7 +201,7 @@ impl FastPath {
     }
 
     /// Reads maps and links again and repairs what is not as it was applied; the number of things repaired. Call it
-    /// after [`retain`](Self::retain): entries of interfaces that were not applied are removed.
+    /// after [`retain`](Self::retain): entries of interfaces that are neither applied nor to be kept are removed.
     pub fn verify(&mut self) -> Result<usize, FastPathError> {
         let mut drift = self.maps.reload()?;
         for (ifindex, entries) in &self.applied {
@@ -208,8 +210,9 @@ impl FastPath {
             self.maps.write(*ifindex, entries)?;
             self.hooks.attach(*ifindex, Some(&self.pins));
         }
-        let strangers = self.maps.interfaces()?.into_iter().filter(|i| !self.applied.contains_key(i));
-        for ifindex in strangers.collect::<Vec<_>>() {
+        let mut strangers = self.maps.interfaces()?;
+        strangers.retain(|ifindex| !self.applied.contains_key(ifindex) && !self.awaited.contains(ifindex));
+        for ifindex in strangers {
             self.remove(ifindex)?;
         }
         self.sweep_gateways()?;
