@@ -4,8 +4,9 @@
 //! DUID or IAID the client uses, and nothing is stored. Two hosts with the same plan give the same answer.
 //!
 //! `dhcproto` encodes replies and names codes. Requests, which a VM may write as it likes, are not given to its decoder:
-//! that of 0.15 panics on a status code or vendor option shorter than its fixed part, recurses once per nesting level of
-//! the input, and takes the first bad option for the end of the message.
+//! that of 0.15 subtracts from the length of status codes and vendor options without a check, reads some options without
+//! regard to their length, recurses once per nesting level of the input, and takes the first bad option for the end of
+//! the message.
 
 mod answer;
 mod association;
