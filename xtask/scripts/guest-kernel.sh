@@ -4,8 +4,9 @@
 # Usage: guest-kernel.sh META-PACKAGE DIRECTORY
 set -eu
 
+apt-get update --quiet
 package=$(apt-cache depends --important "$1" | sed -n 's/^ *Depends: //p')
-test -n "$package" || { echo "$1: apt knows no such package; try apt-get update" >&2; exit 1; }
+test -n "$package" || { echo "$1: apt knows no such package" >&2; exit 1; }
 
 rm -rf "$2" "$2.part"
 mkdir -p "$2.part"
