@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 pub struct Snapshot {
     /// All valid resources, and the last good state of those that turned bad.
     pub resources: Resources,
-    /// Where each of them was defined when it was last good.
+    /// Where the document is that defines each of them, though it may have turned bad.
     pub places: BTreeMap<ResourceId, (PathBuf, Position)>,
     /// What is wrong, in order of files and lines.
     pub problems: Vec<Problem>,

@@ -13,7 +13,7 @@ pub(super) type Parsed = Arc<Result<Vec<Document>, Problem>>;
 /// What the directory says: its files in order, or why it says nothing.
 pub(super) type Listing = Result<Vec<(PathBuf, Parsed)>, Problem>;
 
-/// A resource and where it was defined when it was last good.
+/// The last good state of a resource, and where the document is that defines it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Good {
     resource: Resource,
@@ -78,7 +78,7 @@ impl Merge {
             let mut kept = false;
             match (&document.content, &document.id) {
                 (Content::Resource(resource), _) => self.define(file, document, resource),
-                (Content::Refused, Some(id)) => kept = self.keep(id),
+                (Content::Refused, Some(id)) => kept = self.keep(id, Some((file, document.at))),
                 (Content::Refused, None) => {
                     unknown.push(self.problems.len()..self.problems.len() + document.problems.len());
                 }
@@ -111,11 +111,16 @@ impl Merge {
         self.now.insert(id, good);
     }
 
-    /// Keeps the last good state of a resource; false when there is none, or it has been defined before.
-    fn keep(&mut self, id: &ResourceId) -> bool {
+    /// Keeps the last good state of a resource, from now on defined at `place` if that is known; false when there is no
+    /// such state, or the resource has been defined before.
+    fn keep(&mut self, id: &ResourceId, place: Option<(&Path, Position)>) -> bool {
         match self.before.get(id) {
             Some(good) if !self.now.contains_key(id) => {
-                self.now.insert(id.clone(), good.clone());
+                let mut good = good.clone();
+                if let Some((file, at)) = place {
+                    (good.file, good.at) = (file.to_owned(), at);
+                }
+                self.now.insert(id.clone(), good);
                 true
             }
             _ => false,
@@ -126,7 +131,7 @@ impl Merge {
     fn keep_all(&mut self, of: impl Fn(&Good) -> bool) -> bool {
         let chosen: Vec<_> =
             self.before.iter().filter(|(_, good)| of(good)).map(|(id, _)| id.clone()).collect();
-        let kept = chosen.iter().filter(|id| self.keep(id)).count();
+        let kept = chosen.iter().filter(|id| self.keep(id, None)).count();
         kept > 0
     }
 }

@@ -115,7 +115,11 @@ mod last_good_state {
         state.merge(listing(&[("f.yaml", &subnet("a", "2001:db8:a::/64"))]));
         let now = state.merge(listing(&[("g.yaml", &subnet("a", "nonsense"))]));
         assert_eq!((names(&now), kept(&now)), (vec!["a 2001:db8:a::/64".to_owned()], vec![true]));
-        assert_eq!(now.problems[0].resource, Some(ResourceId::Subnet("a".into()).to_string()));
+        let id = ResourceId::Subnet("a".into());
+        assert_eq!(now.problems[0].resource, Some(id.to_string()));
+        assert_eq!(now.places[&id].0, Path::new("g.yaml"));
+        let now = state.merge(listing(&[("g.yaml", "")]));
+        assert_eq!(names(&now), ["a 2001:db8:a::/64"], "it was in this file last");
     }
 }
 
