@@ -6,6 +6,7 @@ use fastpath_rig::{ADVERTISEMENT, Tap, counted, endpoint, in_namespace, run, tcx
 use serval::apply::fastpath::{FastPath, FastPathError, Settings, TcMode, detach_pinned};
 use std::collections::BTreeSet;
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 #[test]
 fn a_restart_keeps_links_and_counters_and_replaces_programs() {
@@ -30,6 +31,49 @@ fn a_restart_keeps_links_and_counters_and_replaces_programs() {
         assert_eq!(counted(&fastpath, tap.ifindex), count);
         assert!(fastpath.retain(&BTreeSet::from([tap.ifindex])).unwrap().is_empty());
         assert_eq!(tcx_programs(&tap).len(), 1);
+    });
+}
+
+#[test]
+fn a_restart_under_traffic_misses_no_frame_with_xdp() {
+    restart_under_traffic("traffic-xdp", true, TcMode::Auto);
+}
+
+#[test]
+fn a_restart_under_traffic_misses_no_frame_with_tcx() {
+    restart_under_traffic("traffic-tcx", false, TcMode::Tcx);
+}
+
+#[test]
+fn a_restart_under_traffic_misses_no_frame_with_clsact() {
+    restart_under_traffic("traffic-clsact", false, TcMode::Clsact);
+}
+
+fn restart_under_traffic(name: &str, xdp: bool, tc: TcMode) {
+    in_namespace(name, |rig| {
+        let tap = Tap::new("tap1");
+        let start = || {
+            let mut fastpath = FastPath::open(&Settings { xdp, tc, ..rig.settings() }).expect("opens");
+            fastpath.apply(&endpoint(&tap, 1), ADVERTISEMENT).expect("applies");
+            fastpath
+        };
+        drop(start());
+        let stop = AtomicBool::new(false);
+        let sent = std::thread::scope(|scope| {
+            let sender = scope.spawn(|| {
+                let mut sent = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    tap.send();
+                    sent += 1;
+                }
+                sent
+            });
+            drop(start());
+            stop.store(true, Ordering::Relaxed);
+            sender.join().expect("no panic")
+        });
+        assert!(sent > 0);
+        assert_eq!(counted(&start(), tap.ifindex), sent, "each frame met one program, and was counted once");
     });
 }
 
