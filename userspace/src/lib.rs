@@ -4,6 +4,7 @@
 //! the message half of [`serve`]) is pure; the shell around it ([`source`], [`apply`], [`daemon`]) does all I/O.
 
 pub mod apply;
+mod cause;
 pub mod cli;
 pub mod config;
 pub mod daemon;

@@ -1,8 +1,150 @@
-//! The command line: one verb a file.
+//! The command line: one verb a file. Answers go to standard output, everything else to standard error; the exit code is
+//! 0 when it is done, 1 when the answer is no, 2 for misuse.
 
-pub mod load;
+mod check;
+mod client;
+mod detach;
+mod endpoints;
+mod load;
+mod print;
+mod run;
+mod status;
+
+use crate::cause;
+use crate::config::Config;
+use clap::{ArgAction, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The IPv6 edge of a compute host: forwards between the TAPs of VMs, guards them, and is their router.
+#[derive(Debug, Parser)]
+#[command(name = "serval", version, propagate_version = true)]
+struct Arguments {
+    /// Host configuration [default: /etc/serval/serval.toml, if it is there]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Log more: -v what changes, -vv decisions, -vvv packets. RUST_LOG overrides it
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the daemon
+    Run,
+    /// Validate configuration and resources, and say which file, line and field is wrong
+    Check {
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Show how the daemon and its endpoints are
+    Status {
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Show who the endpoints are: addresses, MACs, leases
+    Endpoints {
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Take the fast path off; the kernel carries on, and the next start of the daemon puts it back
+    Detach {
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Attach the programs to one interface for a look: they count and let everything pass, until Ctrl-C
+    Load {
+        /// The interface
+        #[arg(long)]
+        interface: String,
+    },
+}
+
+/// How a verb prints.
+#[derive(Clone, Copy, Debug, clap::Args)]
+struct Format {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a verb found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// Done, or well.
+    Yes,
+    /// What was asked is not so; the verb has said why.
+    No,
+}
 
 /// Parses the command line and runs the verb.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn main() -> ExitCode {
+    match dispatch(&Arguments::parse()) {
+        Ok(Answer::Yes) => ExitCode::SUCCESS,
+        Ok(Answer::No) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("serval: {}", cause::in_one_line(error.as_ref()));
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn dispatch(arguments: &Arguments) -> anyhow::Result<Answer> {
+    start_log(arguments.verbose);
+    let config = || Config::load(arguments.config.as_deref());
+    match &arguments.verb {
+        Verb::Run => run::run(config()?),
+        Verb::Check { format } => check::run(config(), *format),
+        Verb::Status { format } => status::run(&config()?, *format),
+        Verb::Endpoints { format } => endpoints::run(&config()?, *format),
+        Verb::Detach { format } => detach::run(&config()?, *format),
+        Verb::Load { interface } => load::run(interface).map(|()| Answer::Yes),
+    }
+}
+
+/// Quiet unless something is wrong; netlink crates are never chatty.
+fn start_log(verbose: u8) {
+    use tracing_subscriber::EnvFilter;
+    let ours = match verbose {
+        0 => "warn",
+        1 => "info",
+        2 => "debug",
+        _ => "trace",
+    };
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("warn,serval={ours}")));
+    // Without the clock: the journal has its own, and a terminal needs none.
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn options_may_stand_before_or_after_the_verb() {
+        for line in [
+            ["serval", "--config", "f", "status", "--json"].as_slice(),
+            &["serval", "status", "--json", "--config", "f"],
+        ] {
+            let arguments = Arguments::try_parse_from(line).unwrap();
+            assert_eq!(arguments.config, Some("f".into()));
+            assert!(matches!(arguments.verb, Verb::Status { format: Format { json: true } }));
+        }
+    }
+
+    #[test]
+    fn misuse_is_2() {
+        for line in [["serval"].as_slice(), &["serval", "fly"], &["serval", "run", "--json"]] {
+            assert_eq!(Arguments::try_parse_from(line).unwrap_err().exit_code(), 2, "{line:?}");
+        }
+    }
 }

@@ -1,9 +1,10 @@
 //! What the daemon answers itself: DHCPv6, periodic router advertisements, and router solicitations that no hook answered.
 //!
 //! Messages are pure functions of an endpoint ([`advertise`], [`dhcp6`], `frame`); `state` decides, without I/O, what an
-//! event leads to; `server` owns the sockets. Status reads [`Server::stats`] and [`Server::problems`].
+//! event leads to; `server` owns the sockets. Status reads [`Server::stats`] and [`Server::problems`]. [`control`] is the control socket.
 
 pub mod advertise;
+pub mod control;
 pub mod dhcp6;
 mod domain;
 #[cfg(test)]

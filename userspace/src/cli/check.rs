@@ -1,0 +1,56 @@
+//! `serval check`: whether the daemon would take configuration and resources as they are. Reads files and nothing else.
+
+use super::{Answer, Format, print};
+use crate::config::{Config, ConfigError, DEFAULT_FILE};
+use crate::plan::{self, HostFacts, Settings};
+use crate::resource::{Position, Problem};
+use crate::source::Directory;
+use crate::status;
+use std::path::Path;
+
+pub(super) fn run(config: Result<Config, ConfigError>, format: Format) -> anyhow::Result<Answer> {
+    let (problems, summary) = match config {
+        Ok(config) => check(&config),
+        Err(error) => (vec![problem(error)], String::new()),
+    };
+    if format.json {
+        print::json(&problems)?;
+    } else {
+        let lines: Vec<_> = problems.iter().map(|problem| format!("{problem}\n")).collect();
+        print::text(&lines.concat())?;
+    }
+    if problems.iter().any(Problem::is_error) {
+        return Ok(Answer::No);
+    }
+    if !format.json {
+        print::text(&summary)?;
+    }
+    Ok(Answer::Yes)
+}
+
+fn problem(error: ConfigError) -> Problem {
+    match error {
+        ConfigError::Content { file, line, column, message } => {
+            let bounded = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+            Problem::at(&file, Position { line: bounded(line), column: bounded(column) }, &message)
+        }
+        ConfigError::Read { ref file, .. } => Problem::file(file, &error.to_string()),
+        ConfigError::Node(_) => Problem::file(Path::new(DEFAULT_FILE), &error.to_string()),
+    }
+}
+
+/// What is wrong, and what there is when nothing is.
+fn check(config: &Config) -> (Vec<Problem>, String) {
+    let snapshot = Directory::read(&config.resources.directory);
+    let settings = Settings { node: &config.node, tap_prefix: &config.tap_prefix };
+    // Conflicts do not depend on the host, so no host is needed to find them.
+    let plan = plan::plan(&snapshot.resources, &HostFacts::default(), settings);
+    let summary = format!(
+        "good: {} endpoints on node {}, {} on others, {} subnets\n",
+        plan.endpoints.len(),
+        config.node,
+        snapshot.resources.endpoints.len() - plan.endpoints.len(),
+        snapshot.resources.subnets.len(),
+    );
+    (status::problems(&snapshot, &plan.conflicts), summary)
+}

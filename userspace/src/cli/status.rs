@@ -1,0 +1,166 @@
+//! `serval status`: how the daemon and its endpoints are.
+
+use super::{Answer, Format, client, print};
+use crate::config::Config;
+use crate::serve::control::Verb;
+use crate::status::{EndpointStatus, FastPathState, State, Status};
+use std::fmt::Write;
+
+pub(super) fn run(config: &Config, format: Format) -> anyhow::Result<Answer> {
+    let run = &config.paths.run;
+    let status: Status = client::ask(run, Verb::Status)?.ok_or_else(|| client::not_running(run))?;
+    if format.json {
+        print::json(&status)?;
+    } else {
+        print::text(&render(&status))?;
+    }
+    Ok(if status.complaints().is_empty() { Answer::Yes } else { Answer::No })
+}
+
+fn render(status: &Status) -> String {
+    let mut text = format!(
+        "node {}, serval {}, {}, fast path {}, drift {}\n",
+        status.node,
+        status.version,
+        if status.ready { "ready" } else { "starting" },
+        match status.fast_path.state {
+            FastPathState::On => "on",
+            FastPathState::Detached => "detached",
+            FastPathState::Unavailable => "unavailable",
+        },
+        status.drift,
+    );
+    let mut line = |prefix: &str, what: &str| {
+        // Writing to a String cannot fail.
+        writeln!(text, "{prefix}{what}").unwrap_or(());
+    };
+    for fault in &status.faults {
+        line("host: ", fault);
+    }
+    if let Some(reason) = &status.fast_path.reason {
+        line("fast path: ", reason);
+    }
+    if !status.endpoints.is_empty() {
+        line("\n", &table(&status.endpoints));
+    }
+    for endpoint in &status.endpoints {
+        if let Some(reason) = &endpoint.reason {
+            line(&format!("{}: ", endpoint.name), reason);
+        }
+        if let Some(reasons) = dropped(endpoint) {
+            line(&format!("{}: dropped ", endpoint.name), &reasons);
+        }
+    }
+    if !status.blocked.is_empty() {
+        line("blocked, as no endpoint has them: ", &status.blocked.join(" "));
+    }
+    for problem in &status.problems {
+        line("", &problem.to_string());
+    }
+    text
+}
+
+fn table(endpoints: &[EndpointStatus]) -> String {
+    let mut table = print::table(&[
+        "ENDPOINT",
+        "TAP",
+        "STATE",
+        "HOOKS",
+        "FROM VM xdp/tc/kernel",
+        "TO VM xdp/tc/kernel",
+        "ANSWERED ns/rs/dhcp6",
+        "DROPPED",
+        "ROUTE LEFT",
+        "ADDRESSES",
+    ]);
+    for endpoint in endpoints {
+        let counters = &endpoint.counters;
+        let triple = |a: u64, b: u64, c: u64| format!("{a}/{b}/{c}");
+        let addresses: Vec<_> = endpoint.addresses.iter().map(ToString::to_string).collect();
+        table.add_row([
+            endpoint.name.clone(),
+            endpoint.interface.clone(),
+            state(endpoint.state).to_owned(),
+            format!("{}/{}", endpoint.hooks.xdp, endpoint.hooks.tc),
+            triple(counters.forwarded_xdp, counters.forwarded_tc, counters.passed),
+            triple(counters.delivered_xdp, counters.delivered_tc, counters.delivered_kernel),
+            triple(counters.answered_ns, counters.answered_rs, counters.dhcp6_replies),
+            counters.dropped.values().sum::<u64>().to_string(),
+            endpoint.router_expires_in.map_or_else(|| "-".to_owned(), print::duration),
+            addresses.join("\n"),
+        ]);
+    }
+    table.trim_fmt()
+}
+
+fn dropped(endpoint: &EndpointStatus) -> Option<String> {
+    let reasons: Vec<_> =
+        endpoint.counters.dropped.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+    (!reasons.is_empty()).then(|| reasons.join(", "))
+}
+
+/// The word of the contract.
+pub(super) fn state(state: State) -> &'static str {
+    match state {
+        State::Up => "up",
+        State::Pending => "pending",
+        State::Down => "down",
+        State::Error => "error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resource::{Position, Problem};
+    use crate::status::{EndpointCounters, FastPathStatus, Hooks};
+    use std::path::Path;
+
+    #[test]
+    fn says_what_a_person_needs() {
+        let problem = Problem {
+            resource: Some("Subnet s".into()),
+            kept: true,
+            ..Problem::at(Path::new("a.yaml"), Position { line: 3, column: 1 }, "bad").in_field("spec.cidr")
+        };
+        let text = render(&Status {
+            node: "compute-1".into(),
+            version: "0.1.0".into(),
+            ready: true,
+            faults: vec![],
+            fast_path: FastPathStatus { state: FastPathState::Unavailable, reason: Some("no BTF".into()) },
+            endpoints: vec![EndpointStatus {
+                name: "web1".into(),
+                interface: "tap1".into(),
+                state: State::Error,
+                reason: Some("no room".into()),
+                hooks: Hooks::OFF,
+                addresses: vec!["2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap()],
+                counters: EndpointCounters {
+                    forwarded_xdp: 7,
+                    dropped: [("source_mac".to_owned(), 3)].into(),
+                    ..EndpointCounters::default()
+                },
+                router_expires_in: Some(8_999),
+            }],
+            blocked: vec!["tap9".into()],
+            problems: vec![problem],
+            drift: 2,
+        });
+        for expected in [
+            "node compute-1, serval 0.1.0, ready, fast path unavailable, drift 2\nfast path: no BTF\n",
+            "web1",
+            "error",
+            "off/off",
+            "7/0/0",
+            "2 h 29 min",
+            "2001:db8::2",
+            "web1: no room\n",
+            "web1: dropped source_mac 3\n",
+            "blocked, as no endpoint has them: tap9\n",
+            "a.yaml:3:1: Subnet s: spec.cidr: bad (kept: last good state)\n",
+        ] {
+            assert!(text.contains(expected), "{expected:?} is not in\n{text}");
+        }
+    }
+}

@@ -1,1 +1,0 @@
-//! The loop that joins all parts; it alone knows all of them.

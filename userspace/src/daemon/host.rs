@@ -1,0 +1,374 @@
+//! The host as the daemon holds it: plan, ledger, and the two targets that steps go to.
+//!
+//! The order within a step keeps the promise that a TAP without a complete configuration forwards nothing: to open a
+//! TAP, the kernel's routes come first, then the maps, then the hooks; to close it, the kernel stops forwarding for it
+//! first, and the hooks, which still drop everything, go last.
+
+use super::ledger::{Ledger, Role, Step};
+use super::report::{self, Evidence};
+use crate::apply::fastpath::{self, FastPath, HookReport, TcHook, XdpHook};
+use crate::apply::kernel::{Kernel, KernelError};
+use crate::cause::in_one_line;
+use crate::config::{Config, XdpMode};
+use crate::plan::{self, Attached, EndpointPlan, HostFacts, Plan};
+use crate::resource::{InterfaceName, Problem};
+use crate::serve::control::{Reply, Verb};
+use crate::serve::{Endpoints, Server, advertise};
+use crate::source::Snapshot;
+use crate::status::{self, Detached, EndpointDetail, FastPathState, FastPathStatus, Status};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// While many steps are taken, those who serve the endpoints hear of them this often.
+const PUBLISH: Duration = Duration::from_millis(50);
+
+/// Everything the daemon knows and holds.
+pub struct Host {
+    config: Config,
+    facts: HostFacts,
+    snapshot: Snapshot,
+    plan: Plan,
+    ledger: Ledger<HookReport>,
+    kernel: Kernel,
+    /// Why the host as a whole does not route, and what to do.
+    host_fault: Option<String>,
+    fast_path: Result<FastPath, FastPathStatus>,
+    endpoints: watch::Sender<Endpoints>,
+    published: Instant,
+    /// The resource directory could be read once. Before that nobody knows whose a TAP is, and nothing is touched.
+    known: bool,
+    /// All that was found at the start has been applied once, and what an earlier daemon left besides is gone.
+    ready: bool,
+    drift: u64,
+}
+
+impl Host {
+    /// Prepares the host and adopts what an earlier daemon left. Steps follow.
+    pub async fn open(config: Config, facts: HostFacts, snapshot: Snapshot) -> anyhow::Result<Self> {
+        let mut host = Self {
+            kernel: Kernel::open(&config.tap_prefix)?,
+            fast_path: open_fast_path(&config),
+            config,
+            facts,
+            snapshot: Snapshot::default(),
+            plan: Plan::default(),
+            ledger: Ledger::default(),
+            host_fault: None,
+            endpoints: watch::Sender::default(),
+            published: Instant::now(),
+            known: false,
+            ready: false,
+            drift: 0,
+        };
+        host.prepare().await;
+        host.see_resources(snapshot);
+        Ok(host)
+    }
+
+    /// The endpoints as they come and go, for those who serve them.
+    pub fn endpoints(&self) -> watch::Receiver<Endpoints> {
+        self.endpoints.subscribe()
+    }
+
+    /// The interfaces changed.
+    pub fn see_links(&mut self, facts: HostFacts, touched: &BTreeSet<u32>) {
+        self.facts = facts;
+        self.ledger.touch(touched);
+        self.replan();
+    }
+
+    /// The resources changed.
+    pub fn see_resources(&mut self, snapshot: Snapshot) {
+        for problem in &snapshot.problems {
+            if !self.snapshot.problems.contains(problem) {
+                tracing::warn!("{problem}");
+            }
+        }
+        let directory = &self.config.resources.directory;
+        let unreadable =
+            |problem: &Problem| problem.is_error() && problem.line.is_none() && problem.file == *directory;
+        self.known |= !snapshot.problems.iter().any(unreadable);
+        self.snapshot = snapshot;
+        self.replan();
+    }
+
+    /// The most urgent step.
+    pub fn next_step(&self, now: Instant) -> Option<Step> {
+        self.ledger.next(&self.plan, now)
+    }
+
+    /// When something that failed is to be tried again.
+    pub fn wake(&self) -> Option<Instant> {
+        self.ledger.wake()
+    }
+
+    /// Takes a step.
+    pub async fn take(&mut self, step: Step) {
+        let now = Instant::now;
+        match step {
+            Step::Remove(ifindex, interface) => {
+                let result = self.close(ifindex).await;
+                self.ledger.removed(ifindex, result.map(|_| ()), now());
+                self.tell_fault(ifindex, &interface);
+            }
+            Step::Make(ifindex, role) => {
+                let (hooks, result) = match &role {
+                    Role::Blocked(_) => (off(), self.close(ifindex).await),
+                    Role::Attached(attached) => self.open_tap(attached).await,
+                };
+                if self.ledger.is_audit(ifindex, &role) {
+                    self.note_drift(result.as_ref().copied().unwrap_or(0), role.interface().as_str());
+                }
+                let interface = role.interface().clone();
+                self.ledger.made(ifindex, role, hooks, result.map(|_| ()), now());
+                self.tell_fault(ifindex, &interface);
+            }
+        }
+        if self.published.elapsed() >= PUBLISH {
+            self.publish();
+        }
+    }
+
+    /// There is no step to take at the moment. True once: when all that was found at the start has been applied.
+    pub async fn settle(&mut self) -> bool {
+        self.publish();
+        if self.ready || !self.known {
+            return false;
+        }
+        self.ready = true;
+        let keep: BTreeSet<u32> = self.plan.attached().map(|(_, attached)| attached.ifindex).collect();
+        match self.kernel.sweep(&keep).await {
+            Ok(0) => {}
+            Ok(swept) => tracing::info!("removed {swept} routes, neighbours and addresses of an earlier run"),
+            Err(error) => tracing::warn!("what an earlier run left in the kernel stays: {error}"),
+        }
+        if let Ok(fast_path) = &mut self.fast_path {
+            match fast_path.retain(&keep) {
+                Ok(gone) if gone.is_empty() => {}
+                Ok(gone) => {
+                    tracing::info!("removed the fast path of {} interfaces of an earlier run", gone.len())
+                }
+                Err(error) => {
+                    tracing::warn!("what an earlier run left of the fast path stays: {}", in_one_line(&error))
+                }
+            }
+        }
+        true
+    }
+
+    /// Looks at everything that is ours, and repairs what others changed.
+    pub async fn audit(&mut self) {
+        let repaired = self.prepare().await;
+        self.note_drift(repaired, "the host");
+        match &mut self.fast_path {
+            Ok(fast_path) if self.ready => match fast_path.verify() {
+                Ok(repaired) => self.note_drift(repaired, "the fast path"),
+                Err(error) => tracing::warn!("cannot verify the fast path: {}", in_one_line(&error)),
+            },
+            Err(status) if status.state == FastPathState::Unavailable => {
+                self.fast_path = open_fast_path(&self.config);
+                if self.fast_path.is_ok() {
+                    let taps = self.ledger.attached().map(|(ifindex, _)| ifindex).collect();
+                    self.ledger.touch(&taps);
+                }
+            }
+            Ok(_) | Err(_) => {}
+        }
+        self.ledger.audit();
+    }
+
+    /// Answers a control client.
+    pub fn answer(&mut self, verb: Verb, server: &Server) -> Reply {
+        let answer = match verb {
+            Verb::Status => serde_json::to_value(self.status(server)),
+            Verb::Endpoints => serde_json::to_value(self.details(server)),
+            Verb::Detach => match self.detach() {
+                Ok(detached) => serde_json::to_value(detached),
+                Err(error) => return Reply::Error(in_one_line(&error)),
+            },
+        };
+        answer.map_or_else(|error| Reply::Error(format!("no answer: {error}")), Reply::Ok)
+    }
+
+    fn replan(&mut self) {
+        if !self.known {
+            return;
+        }
+        let settings = plan::Settings { node: &self.config.node, tap_prefix: &self.config.tap_prefix };
+        let before =
+            std::mem::replace(&mut self.plan, plan::plan(&self.snapshot.resources, &self.facts, settings));
+        for conflict in &self.plan.conflicts {
+            if !before.conflicts.contains(conflict) {
+                tracing::warn!("{conflict}");
+            }
+        }
+    }
+
+    /// Makes the host a router; how many things that took.
+    async fn prepare(&mut self) -> usize {
+        match self.kernel.prepare_host().await {
+            Ok(changed) => {
+                self.host_fault = None;
+                changed
+            }
+            Err(error) => {
+                let fault = error.to_string();
+                if self.host_fault.as_ref() != Some(&fault) {
+                    tracing::error!("{fault}");
+                }
+                self.host_fault = Some(fault);
+                0
+            }
+        }
+    }
+
+    /// Opens a TAP for its endpoint, or sees that it is as planned: kernel, maps, hooks. How many things had to be
+    /// changed. A kernel that refuses does not keep the hooks off: they guard.
+    async fn open_tap(&mut self, attached: &Attached) -> (HookReport, Result<usize, String>) {
+        let mut faults = Vec::new();
+        let mut changed = 0;
+        match self.kernel.apply(attached).await {
+            Ok(applied) => {
+                changed = applied.changed;
+                faults.extend(applied.obstacles.iter().map(ToString::to_string));
+            }
+            Err(error) => faults.push(error.to_string()),
+        }
+        let mut hooks = off();
+        if let Ok(fast_path) = &mut self.fast_path {
+            // Blocks for the kernel's grace periods, and may: this is the main thread, and all else runs on workers.
+            match fast_path.apply(attached, &advertise::render(attached)) {
+                Ok(report) => hooks = report,
+                Err(error) => faults.push(in_one_line(&error)),
+            }
+        }
+        (hooks, if faults.is_empty() { Ok(changed) } else { Err(faults.join("; ")) })
+    }
+
+    /// Takes everything of ours from an interface, which may be gone; how many things that took.
+    async fn close(&mut self, ifindex: u32) -> Result<usize, String> {
+        let link = self.facts.links.iter().find(|(_, link)| link.ifindex == ifindex);
+        let mut faults = Vec::new();
+        let mut changed = 0;
+        // The name it has at present, which need not be the one we met it under.
+        if let Some(interface) = link.and_then(|(name, _)| name.parse::<InterfaceName>().ok()) {
+            match self.kernel.remove(ifindex, &interface).await {
+                Ok(removed) => changed = removed,
+                Err(KernelError::Vanished { .. }) => {}
+                Err(error) => faults.push(error.to_string()),
+            }
+        }
+        if let Ok(fast_path) = &mut self.fast_path
+            && let Err(error) = fast_path.remove(ifindex)
+        {
+            faults.push(in_one_line(&error));
+        }
+        if faults.is_empty() { Ok(changed) } else { Err(faults.join("; ")) }
+    }
+
+    fn detach(&mut self) -> Result<Detached, fastpath::FastPathError> {
+        let detached = FastPathStatus {
+            state: FastPathState::Detached,
+            reason: Some("taken off by `serval detach`; restart the daemon to put it back".to_owned()),
+        };
+        let taps = match std::mem::replace(&mut self.fast_path, Err(detached)) {
+            Ok(fast_path) => fast_path.detach()?,
+            Err(_) => fastpath::detach_pinned(&self.config.paths.pin)?,
+        };
+        self.ledger.hooks_mut().for_each(|hooks| *hooks = off());
+        Ok(Detached { taps })
+    }
+
+    fn publish(&mut self) {
+        self.published = Instant::now();
+        let now: BTreeMap<u32, Attached> =
+            self.ledger.attached().map(|(ifindex, attached)| (ifindex, attached.clone())).collect();
+        self.endpoints.send_if_modified(|published| {
+            let news = **published != now;
+            if news {
+                *published = Arc::new(now);
+            }
+            news
+        });
+    }
+
+    fn note_drift(&mut self, repaired: usize, what: &str) {
+        if repaired > 0 {
+            tracing::warn!("{what}: repaired {repaired} things that somebody else changed");
+            self.drift += repaired as u64;
+        }
+    }
+
+    fn tell_fault(&self, ifindex: u32, interface: &InterfaceName) {
+        match self.ledger.get(ifindex).and_then(|entry| entry.fault.as_ref()) {
+            Some(fault) if fault.is_news() => tracing::warn!("{interface}: {}", fault.message),
+            Some(fault) => tracing::debug!("{interface}: {}", fault.message),
+            None => {}
+        }
+    }
+
+    fn status(&self, server: &Server) -> Status {
+        let fast_path = match &self.fast_path {
+            Ok(_) => FastPathStatus { state: FastPathState::On, reason: None },
+            Err(status) => status.clone(),
+        };
+        let on = self.fast_path.is_ok();
+        Status {
+            node: self.config.node.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ready: self.ready,
+            faults: self.host_fault.iter().cloned().chain(server.problems()).collect(),
+            fast_path,
+            endpoints: self
+                .plan
+                .endpoints
+                .iter()
+                .map(|(name, plan)| report::status(name, plan, on, &self.evidence(plan, server)))
+                .collect(),
+            blocked: self.plan.blocked.values().map(ToString::to_string).collect(),
+            problems: status::problems(&self.snapshot, &self.plan.conflicts),
+            drift: self.drift,
+        }
+    }
+
+    fn details(&self, server: &Server) -> Vec<EndpointDetail> {
+        let on = self.fast_path.is_ok();
+        let endpoints = self.plan.endpoints.iter();
+        endpoints.map(|(name, plan)| report::detail(name, plan, on, &self.evidence(plan, server))).collect()
+    }
+
+    fn evidence(&self, plan: &EndpointPlan, server: &Server) -> Evidence<'_> {
+        let EndpointPlan::Attached(attached) = plan else { return Evidence::default() };
+        let counters = self.fast_path.as_ref().ok().and_then(|fast_path| {
+            fast_path.counters(attached.ifindex).unwrap_or_else(|error| {
+                tracing::warn!("{}: {}", attached.interface, in_one_line(&error));
+                None
+            })
+        });
+        Evidence {
+            entry: self.ledger.get(attached.ifindex),
+            counters: counters.unwrap_or_default(),
+            served: server.stats(attached.ifindex).unwrap_or_default(),
+        }
+    }
+}
+
+fn open_fast_path(config: &Config) -> Result<FastPath, FastPathStatus> {
+    let settings = fastpath::Settings {
+        pin: config.paths.pin.clone(),
+        max_endpoints: config.limits.endpoints,
+        tc: config.fastpath.tc,
+        xdp: config.fastpath.xdp == XdpMode::Native,
+    };
+    FastPath::open(&settings).map_err(|error| {
+        let reason = in_one_line(&error);
+        tracing::warn!("the kernel forwards alone, without the fast path: {reason}");
+        FastPathStatus { state: FastPathState::Unavailable, reason: Some(reason) }
+    })
+}
+
+fn off() -> HookReport {
+    HookReport { xdp: XdpHook::Off, tc: TcHook::Off, reason: None }
+}

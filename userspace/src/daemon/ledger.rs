@@ -1,0 +1,411 @@
+//! What has been done to every TAP, and what is to be done next. Pure: time comes in as an argument.
+//!
+//! The daemon does one step at a time and asks again, so that a change that arrives in between is seen at once: a
+//! thousand endpoints that wait for their hooks do not delay the removal of one.
+
+use crate::plan::{Attached, Plan};
+use crate::resource::InterfaceName;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+/// First pause after a failure; each further one doubles it.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// Longest pause between two attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// What a TAP should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// An endpoint's. Boxed because the other is small.
+    Attached(Box<Attached>),
+    /// Nobody's: it forwards nothing.
+    Blocked(InterfaceName),
+}
+
+impl Role {
+    /// The TAP.
+    pub fn interface(&self) -> &InterfaceName {
+        match self {
+            Self::Attached(attached) => &attached.interface,
+            Self::Blocked(interface) => interface,
+        }
+    }
+
+    /// Whether `next` leaves an address to others that this has.
+    fn gives_up_an_address(&self, next: &Attached) -> bool {
+        match self {
+            Self::Attached(now) => now.addresses.iter().any(|address| !next.addresses.contains(address)),
+            Self::Blocked(_) => false,
+        }
+    }
+}
+
+/// One thing to do to one TAP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It is gone, or nobody's concern: take everything of ours away.
+    Remove(u32, InterfaceName),
+    /// Make it what it should be, or see that it still is.
+    Make(u32, Role),
+}
+
+/// What failed, and when to try again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// For `status`.
+    pub message: String,
+    attempts: u32,
+    retry_at: Instant,
+}
+
+/// What was done to a TAP. `H` is what is known of its hooks.
+#[derive(Clone, Debug)]
+pub struct Entry<H> {
+    /// What it was last made, successfully or not.
+    pub role: Role,
+    /// What did not work.
+    pub fault: Option<Fault>,
+    /// What is attached.
+    pub hooks: H,
+    /// Why it is to be looked at although nothing in the plan changed.
+    due: Option<Due>,
+}
+
+/// Why a TAP is looked at again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    /// The kernel said something of it: a TAP that went down and up again has lost its routes.
+    Touched,
+    /// Nothing was said; an audit wants to see whether all is as it was left.
+    Audit,
+}
+
+/// What has been done to every TAP, by ifindex.
+#[derive(Debug)]
+pub struct Ledger<H> {
+    entries: BTreeMap<u32, Entry<H>>,
+}
+
+impl<H> Default for Ledger<H> {
+    fn default() -> Self {
+        Self { entries: BTreeMap::new() }
+    }
+}
+
+impl<H> Ledger<H> {
+    /// What was done to a TAP.
+    pub fn get(&self, ifindex: u32) -> Option<&Entry<H>> {
+        self.entries.get(&ifindex)
+    }
+
+    /// All endpoints as they were last made, by ifindex.
+    pub fn attached(&self) -> impl Iterator<Item = (u32, &Attached)> {
+        self.entries.iter().filter_map(|(ifindex, entry)| match &entry.role {
+            Role::Attached(attached) => Some((*ifindex, &**attached)),
+            Role::Blocked(_) => None,
+        })
+    }
+
+    /// Whether the TAP was made `role` before and an audit asks again: what has to be changed is drift then.
+    pub fn is_audit(&self, ifindex: u32, role: &Role) -> bool {
+        self.entries.get(&ifindex).is_some_and(|entry| {
+            entry.fault.is_none() && entry.due == Some(Due::Audit) && entry.role == *role
+        })
+    }
+
+    /// Has these TAPs looked at again, at once.
+    pub fn touch(&mut self, taps: &BTreeSet<u32>) {
+        for ifindex in taps {
+            if let Some(entry) = self.entries.get_mut(ifindex) {
+                entry.due = Some(Due::Touched);
+            }
+        }
+    }
+
+    /// Has every TAP looked at again.
+    pub fn audit(&mut self) {
+        for entry in self.entries.values_mut() {
+            entry.due = entry.due.or(Some(Due::Audit));
+        }
+    }
+
+    /// The hooks of every TAP, to be changed where all lose or gain them at once.
+    pub fn hooks_mut(&mut self) -> impl Iterator<Item = &mut H> {
+        self.entries.values_mut().map(|entry| &mut entry.hooks)
+    }
+
+    /// The most urgent step towards `plan`: what takes away comes first, then what closes, then endpoints that leave
+    /// an address to another one, then the other changes, and audits last.
+    pub fn next(&self, plan: &Plan, now: Instant) -> Option<Step> {
+        self.removal(plan, now).or_else(|| self.block(plan, now)).or_else(|| self.attachment(plan, now))
+    }
+
+    /// When the next pause after a failure ends.
+    pub fn wake(&self) -> Option<Instant> {
+        self.entries.values().filter_map(|entry| entry.fault.as_ref()).map(|fault| fault.retry_at).min()
+    }
+
+    /// Notes that a TAP is rid of us, or why not.
+    pub fn removed(&mut self, ifindex: u32, result: Result<(), String>, now: Instant) {
+        match result {
+            Ok(()) => {
+                self.entries.remove(&ifindex);
+            }
+            Err(message) => {
+                if let Some(entry) = self.entries.get_mut(&ifindex) {
+                    entry.fault = Some(Fault::after(entry.fault.as_ref(), message, now));
+                }
+            }
+        }
+    }
+
+    /// Notes that a TAP was made `role`, or what of it did not work.
+    pub fn made(&mut self, ifindex: u32, role: Role, hooks: H, result: Result<(), String>, now: Instant) {
+        let before =
+            self.entries.remove(&ifindex).filter(|entry| entry.role == role).and_then(|entry| entry.fault);
+        let fault = result.err().map(|message| Fault::after(before.as_ref(), message, now));
+        self.entries.insert(ifindex, Entry { role, fault, hooks, due: None });
+    }
+
+    fn removal(&self, plan: &Plan, now: Instant) -> Option<Step> {
+        let wanted: BTreeSet<u32> = plan
+            .attached()
+            .map(|(_, attached)| attached.ifindex)
+            .chain(plan.blocked.keys().copied())
+            .collect();
+        let mut gone = self.entries.iter().filter(|(ifindex, _)| !wanted.contains(ifindex));
+        let (ifindex, entry) = gone.find(|(_, entry)| entry.may_be_tried(now))?;
+        Some(Step::Remove(*ifindex, entry.role.interface().clone()))
+    }
+
+    fn block(&self, plan: &Plan, now: Instant) -> Option<Step> {
+        plan.blocked.iter().find_map(|(ifindex, interface)| {
+            let role = Role::Blocked(interface.clone());
+            self.urgency(*ifindex, &role, now).is_some().then_some(Step::Make(*ifindex, role))
+        })
+    }
+
+    fn attachment(&self, plan: &Plan, now: Instant) -> Option<Step> {
+        let mut most_urgent: Option<(Urgency, &Attached)> = None;
+        for (_, attached) in plan.attached() {
+            let urgency = match self.entries.get(&attached.ifindex).map(|entry| (entry, &entry.role)) {
+                Some((entry, Role::Attached(now_is))) if **now_is == *attached => {
+                    entry.urgency_unchanged(now)
+                }
+                Some((_, role)) if role.gives_up_an_address(attached) => Some(Urgency::GivesUp),
+                _ => Some(Urgency::Changed),
+            };
+            if let Some(urgency) = urgency
+                && most_urgent.is_none_or(|(most, _)| urgency < most)
+            {
+                most_urgent = Some((urgency, attached));
+            }
+        }
+        most_urgent
+            .map(|(_, attached)| Step::Make(attached.ifindex, Role::Attached(Box::new(attached.clone()))))
+    }
+
+    fn urgency(&self, ifindex: u32, role: &Role, now: Instant) -> Option<Urgency> {
+        match self.entries.get(&ifindex) {
+            Some(entry) if entry.role == *role => entry.urgency_unchanged(now),
+            _ => Some(Urgency::Changed),
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Urgency {
+    GivesUp,
+    Changed,
+    Retry,
+    Audit,
+}
+
+impl<H> Entry<H> {
+    fn may_be_tried(&self, now: Instant) -> bool {
+        self.fault.as_ref().is_none_or(|fault| fault.retry_at <= now)
+    }
+
+    fn urgency_unchanged(&self, now: Instant) -> Option<Urgency> {
+        match (&self.fault, self.due) {
+            (_, Some(Due::Touched)) => Some(Urgency::Changed),
+            (Some(fault), _) => (fault.retry_at <= now).then_some(Urgency::Retry),
+            (None, Some(Due::Audit)) => Some(Urgency::Audit),
+            (None, None) => None,
+        }
+    }
+}
+
+impl Fault {
+    fn after(earlier: Option<&Self>, message: String, now: Instant) -> Self {
+        let attempts = earlier.map_or(0, |fault| fault.attempts).saturating_add(1);
+        let doublings = attempts.saturating_sub(1).min(16);
+        let pause = FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE);
+        Self { message, attempts, retry_at: now + pause }
+    }
+
+    /// Whether it is the first of its kind in a row.
+    pub fn is_news(&self) -> bool {
+        self.attempts == 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{EndpointPlan, NetworkSettings};
+    use crate::resource::{EndpointName, HostAddress};
+
+    fn attached(ifindex: u32, addresses: &[&str]) -> Attached {
+        let addresses: Vec<_> =
+            addresses.iter().map(|text| HostAddress::new(text.parse().unwrap()).unwrap()).collect();
+        Attached {
+            interface: format!("tap{ifindex}").parse().unwrap(),
+            ifindex,
+            admin_up: true,
+            carrier: true,
+            mtu: 1500,
+            mac: "fa:16:3e:00:00:01".parse().unwrap(),
+            gateway_mac: "fe:16:3e:00:00:01".parse().unwrap(),
+            gateway: "fe80::1".parse().unwrap(),
+            gateways: vec![],
+            leased: addresses.clone(),
+            addresses,
+            network: NetworkSettings {
+                dns_servers: vec![],
+                search_domains: vec![],
+                ntp_servers: vec![],
+                fqdn: None,
+                valid_lifetime: 86_400,
+                router_lifetime: 9_000,
+            },
+        }
+    }
+
+    fn plan(endpoints: &[Attached], blocked: &[u32]) -> Plan {
+        let name = |n: u32| EndpointName { namespace: "default".into(), name: format!("vm{n:03}") };
+        Plan {
+            endpoints: endpoints
+                .iter()
+                .map(|a| (name(a.ifindex), EndpointPlan::Attached(a.clone())))
+                .collect(),
+            blocked: blocked.iter().map(|&n| (n, format!("tap{n}").parse().unwrap())).collect(),
+            conflicts: vec![],
+        }
+    }
+
+    fn make(attached: &Attached) -> Step {
+        Step::Make(attached.ifindex, Role::Attached(Box::new(attached.clone())))
+    }
+
+    /// Takes steps, all successful, until there is none.
+    fn settle(ledger: &mut Ledger<()>, plan: &Plan, now: Instant) -> Vec<Step> {
+        let mut steps = Vec::new();
+        while let Some(step) = ledger.next(plan, now) {
+            match step.clone() {
+                Step::Remove(ifindex, _) => ledger.removed(ifindex, Ok(()), now),
+                Step::Make(ifindex, role) => ledger.made(ifindex, role, (), Ok(()), now),
+            }
+            steps.push(step);
+            assert!(steps.len() < 100, "{steps:?}");
+        }
+        steps
+    }
+
+    #[test]
+    fn takes_away_then_closes_then_opens() {
+        let now = Instant::now();
+        let mut ledger = Ledger::default();
+        let (a, b) = (attached(1, &["2001:db8::1"]), attached(2, &["2001:db8::2"]));
+        settle(&mut ledger, &plan(&[a.clone(), b], &[]), now);
+        let c = attached(4, &["2001:db8::2"]);
+        let steps = settle(&mut ledger, &plan(&[a, c.clone()], &[3]), now);
+        let tap = |n: u32| -> InterfaceName { format!("tap{n}").parse().unwrap() };
+        assert_eq!(steps, [Step::Remove(2, tap(2)), Step::Make(3, Role::Blocked(tap(3))), make(&c)]);
+    }
+
+    #[test]
+    fn touches_only_what_changed() {
+        let now = Instant::now();
+        let mut ledger = Ledger::default();
+        let (a, b) = (attached(1, &["2001:db8::1"]), attached(2, &["2001:db8::2"]));
+        settle(&mut ledger, &plan(&[a.clone(), b.clone()], &[]), now);
+        let b = Attached { mtu: 9000, ..b };
+        assert_eq!(settle(&mut ledger, &plan(&[a.clone(), b.clone()], &[]), now), [make(&b)]);
+        assert_eq!(settle(&mut ledger, &plan(&[a, b], &[]), now), []);
+    }
+
+    #[test]
+    fn an_address_is_given_up_before_it_is_taken() {
+        let now = Instant::now();
+        let mut ledger = Ledger::default();
+        settle(&mut ledger, &plan(&[attached(1, &[]), attached(2, &["2001:db8::1"])], &[]), now);
+        let (a, b) = (attached(1, &["2001:db8::1"]), attached(2, &[]));
+        assert_eq!(settle(&mut ledger, &plan(&[a.clone(), b.clone()], &[]), now), [make(&b), make(&a)]);
+    }
+
+    #[test]
+    fn a_failure_pauses_and_a_change_ends_the_pause() {
+        let mut now = Instant::now();
+        let mut ledger: Ledger<()> = Ledger::default();
+        let a = attached(1, &["2001:db8::1"]);
+        let wanted = plan(std::slice::from_ref(&a), &[]);
+        let role = || Role::Attached(Box::new(a.clone()));
+        let mut pauses = Vec::new();
+        for _ in 0..12 {
+            assert_eq!(ledger.next(&wanted, now), Some(make(&a)));
+            ledger.made(1, role(), (), Err("no".into()), now);
+            assert_eq!(ledger.next(&wanted, now), None);
+            pauses.push(ledger.wake().unwrap() - now);
+            now = ledger.wake().unwrap();
+        }
+        assert_eq!(pauses[..3], [100, 200, 400].map(Duration::from_millis));
+        assert_eq!(*pauses.last().unwrap(), LONGEST_PAUSE);
+        ledger.made(1, role(), (), Err("no".into()), now);
+        let changed = Attached { mtu: 1400, ..a.clone() };
+        assert_eq!(ledger.next(&plan(std::slice::from_ref(&changed), &[]), now), Some(make(&changed)));
+        ledger.made(1, role(), (), Ok(()), now);
+        assert_eq!(ledger.wake(), None);
+        assert_eq!(ledger.next(&wanted, now), None);
+    }
+
+    #[test]
+    fn a_removal_that_fails_is_tried_again() {
+        let now = Instant::now();
+        let mut ledger: Ledger<()> = Ledger::default();
+        settle(&mut ledger, &plan(&[attached(1, &[])], &[]), now);
+        ledger.removed(1, Err("busy".into()), now);
+        assert_eq!(ledger.next(&Plan::default(), now), None);
+        assert_eq!(settle(&mut ledger, &Plan::default(), now + FIRST_PAUSE).len(), 1);
+        assert!(ledger.get(1).is_none());
+    }
+
+    #[test]
+    fn a_touched_tap_is_looked_at_at_once() {
+        let now = Instant::now();
+        let mut ledger = Ledger::default();
+        let (a, b) = (attached(1, &[]), attached(2, &[]));
+        let wanted = plan(&[a.clone(), b.clone()], &[]);
+        settle(&mut ledger, &wanted, now);
+        ledger.audit();
+        ledger.touch(&BTreeSet::from([2, 7]));
+        assert!(!ledger.is_audit(2, &Role::Attached(Box::new(b.clone()))));
+        assert_eq!(settle(&mut ledger, &wanted, now), [make(&b), make(&a)]);
+        ledger.made(2, Role::Attached(Box::new(b.clone())), (), Err("no".into()), now);
+        assert_eq!(ledger.next(&wanted, now), None);
+        ledger.touch(&BTreeSet::from([2]));
+        assert_eq!(ledger.next(&wanted, now), Some(make(&b)));
+    }
+
+    #[test]
+    fn an_audit_looks_at_everything_once_and_last() {
+        let now = Instant::now();
+        let mut ledger = Ledger::default();
+        let (a, b) = (attached(1, &[]), attached(2, &[]));
+        settle(&mut ledger, &plan(std::slice::from_ref(&a), &[3]), now);
+        ledger.audit();
+        assert!(ledger.is_audit(1, &Role::Attached(Box::new(a.clone()))));
+        let steps = settle(&mut ledger, &plan(&[a.clone(), b.clone()], &[3]), now);
+        assert_eq!(steps, [Step::Make(3, Role::Blocked("tap3".parse().unwrap())), make(&b), make(&a)]);
+    }
+}

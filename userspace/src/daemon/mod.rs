@@ -1,0 +1,83 @@
+//! The loop that joins all parts; it alone knows all of them.
+//!
+//! Everything that changes the host is done here, by one task, one step at a time: [`ledger`] says which step is the most
+//! urgent one, [`host`] takes it. Between two steps the loop looks at what has happened, so a TAP that vanishes is dealt
+//! with at once, however many others wait. What can be answered without changing the host (DHCPv6, advertisements,
+//! control connections) runs in tasks of its own.
+
+mod host;
+mod ledger;
+mod lock;
+mod notify;
+mod report;
+
+pub use lock::RunLock;
+
+use crate::apply::links;
+use crate::config::Config;
+use crate::serve::{Server, control};
+use crate::source;
+use anyhow::Context;
+use host::Host;
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+/// How often everything is looked at although nothing was heard: others may have changed what is ours.
+const AUDIT: Duration = Duration::from_secs(30);
+
+/// Runs until SIGTERM or SIGINT. What it has set up stays: the VMs do not notice that it ends.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let run_directory = config.paths.run.clone();
+    let server_duid = config.dhcp6.server_duid.clone();
+    let _lock = RunLock::acquire(&run_directory)?;
+    let listener = control::bind(&run_directory)
+        .with_context(|| format!("cannot listen on {}", run_directory.join(control::SOCKET).display()))?;
+
+    let mut links = links::Watch::open().await?;
+    let mut resources = source::Watch::open(&config.resources.directory);
+    let mut host = Host::open(config, links.facts().clone(), resources.snapshot().clone()).await?;
+    let server = Server::start(host.endpoints(), server_duid);
+    let (calls, mut called) = mpsc::channel(8);
+    let serving = tokio::spawn(control::serve(listener, calls));
+    let mut audit = tokio::time::interval_at(tokio::time::Instant::now() + AUDIT, AUDIT);
+    audit.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+
+    loop {
+        let step = host.next_step(Instant::now());
+        let busy = step.is_some();
+        if !busy && host.settle().await {
+            notify::ready()
+                .unwrap_or_else(|error| tracing::warn!("cannot tell systemd that all is ready: {error}"));
+        }
+        let wake = host.wake();
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            touched = links.changed() => {
+                let touched = touched?;
+                host.see_links(links.facts().clone(), &touched);
+            }
+            () = resources.changed() => host.see_resources(resources.snapshot().clone()),
+            Some((verb, answer)) = called.recv() => {
+                if answer.send(host.answer(verb, &server)).is_err() {
+                    tracing::debug!("a control client left before its answer");
+                }
+            }
+            () = tokio::time::sleep_until(wake.unwrap_or_else(Instant::now).into()), if !busy && wake.is_some() => {}
+            _ = audit.tick(), if !busy => host.audit().await,
+            () = std::future::ready(()), if busy => {
+                if let Some(step) = step {
+                    host.take(step).await;
+                }
+            }
+        }
+    }
+
+    serving.abort();
+    control::unbind(&run_directory);
+    Ok(())
+}
