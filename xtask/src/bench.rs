@@ -2,6 +2,7 @@
 
 use crate::build::{self, cargo};
 use crate::setup;
+use crate::toolchain::Toolchain;
 use anyhow::Result;
 
 #[derive(clap::Args)]
@@ -17,8 +18,14 @@ pub struct Arguments {
 pub fn bench(arguments: &Arguments) -> Result<()> {
     setup::setup()?;
     let built = build::build()?;
+    let toolchain = Toolchain::require()?;
+    toolchain.cargo("build").args(["--release", "--bin", "serval-bare"]).run()?;
+    let [compiler, linker] = toolchain.versions()?;
     built
         .tell(cargo("run"))
+        .env("SERVAL_BARE_OBJECT", built.object.with_file_name("serval-bare"))
+        .env("SERVAL_BPF_COMPILER", compiler)
+        .env("SERVAL_BPF_LINKER", linker)
         .args(["--release", "--package", "serval-bench", "--"])
         .args(arguments.quick.then_some("--quick"))
         .args(&arguments.names)

@@ -9,9 +9,7 @@ pub fn lint() -> Result<()> {
     cargo("fmt").args(["--all", "--check"]).run()?;
     cargo("clippy").args(["--workspace", "--all-targets", "--", "-Dwarnings"]).run()?;
     match Toolchain::find() {
-        Some(toolchain) => {
-            toolchain.cargo("clippy").args(["--lib", "--bin", "serval-hooks", "--", "-Dwarnings"]).run()
-        }
+        Some(toolchain) => toolchain.cargo("clippy").args(["--lib", "--bins", "--", "-Dwarnings"]).run(),
         None => {
             eprintln!("lint: BPF code left out, no compiler for it here: see `cargo xtask setup`");
             Ok(())

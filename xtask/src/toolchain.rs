@@ -105,6 +105,15 @@ impl Toolchain {
         complete.then_some(Self { compiler: Compiler::Debian, linker })
     }
 
+    /// What compiler and linker say they are.
+    pub fn versions(&self) -> Result<[String; 2]> {
+        let compiler = match self.compiler {
+            Compiler::Rustup => Run::new("rustup").args(["run", NIGHTLY, "rustc", "--version"]),
+            Compiler::Debian => Run::new("/usr/bin/rustc").arg("--version"),
+        };
+        Ok([compiler.output()?, Run::new(&self.linker).arg("--version").output()?])
+    }
+
     /// Cargo's `verb` for the BPF target, free of what the cargo that runs us left in the environment.
     pub fn cargo(&self, verb: &str) -> Run {
         let run = match (&self.compiler, verb) {

@@ -1,0 +1,82 @@
+//! The programs of `dataplane-ebpf/src/bare`: loaded and attached in the network namespace of the calling thread.
+
+use anyhow::{Context, Result};
+use aya::maps::{DevMap, ProgramArray};
+use aya::programs::{ProgramFd, ProgramInfo, SchedClassifier, TcAttachType, Xdp, XdpMode};
+use aya::{Ebpf, EbpfLoader};
+use std::env;
+use std::path::PathBuf;
+
+/// Bytes of the frame that the source makes.
+pub const FRAME_LEN: usize = 78;
+
+/// Where a bare redirect sends to.
+#[derive(Clone, Copy, Debug)]
+pub struct Egress {
+    /// The interface.
+    pub ifindex: u32,
+    /// Destination and source MAC of what is sent.
+    pub macs: [[u8; 6]; 2],
+}
+
+/// Attaches the bare XDP redirect to `interface`; it goes when the value is dropped.
+pub fn attach_xdp(interface: &str, egress: Egress) -> Result<Ebpf> {
+    let mut object = load(&[("MACS", &egress.macs.concat())])?;
+    let map = object.map_mut("DEVICE").context("no map DEVICE")?;
+    DevMap::try_from(map)?.set(0, egress.ifindex, None, 0)?;
+    let program: &mut Xdp = program(&mut object, "bare_xdp")?;
+    program.load()?;
+    program.attach(interface, XdpMode::Driver).with_context(|| format!("no native XDP on {interface}"))?;
+    Ok(object)
+}
+
+/// Attaches the bare TC redirect to `interface`; it goes when the value is dropped.
+pub fn attach_tc(interface: &str, egress: Egress) -> Result<Ebpf> {
+    let mut object = load(&[("MACS", &egress.macs.concat()), ("EGRESS", &egress.ifindex.to_ne_bytes())])?;
+    let program: &mut SchedClassifier = program(&mut object, "bare_tc")?;
+    program.load()?;
+    program.attach(interface, TcAttachType::Ingress).with_context(|| format!("no TC on {interface}"))?;
+    Ok(object)
+}
+
+/// Loads the source of `frame`s, which hands them to `next`, or to the kernel when there is none.
+pub fn load_source(frame: &[u8; FRAME_LEN], next: Option<&ProgramFd>) -> Result<Ebpf> {
+    // The object keeps it in whole words.
+    let mut whole = frame.to_vec();
+    whole.resize(FRAME_LEN.next_multiple_of(8), 0);
+    let mut object = load(&[("FRAME", &whole)])?;
+    program::<Xdp>(&mut object, "source")?.load()?;
+    if let Some(next) = next {
+        let map = object.map_mut("NEXT").context("no map NEXT")?;
+        ProgramArray::try_from(map)?.set(0, next, 0)?;
+    }
+    Ok(object)
+}
+
+/// A loaded program by its id.
+pub fn program_by_id(id: u32) -> Result<ProgramFd> {
+    let is_it = |info: &ProgramInfo| info.id() == id;
+    let found = aya::programs::loaded_programs().filter_map(Result::ok).find(is_it);
+    Ok(found.with_context(|| format!("no program has the id {id}"))?.fd()?)
+}
+
+/// The program `name` of a loaded object.
+pub fn program<'a, P>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut P>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program>,
+{
+    let program = object.program_mut(name).and_then(|program| program.try_into().ok());
+    program.with_context(|| format!("the object has no program {name} of this kind"))
+}
+
+/// Loads the object with its globals set.
+fn load(globals: &[(&str, &[u8])]) -> Result<Ebpf> {
+    let object = env::var_os("SERVAL_BARE_OBJECT").map(PathBuf::from);
+    let object =
+        object.context("SERVAL_BARE_OBJECT is not set; `cargo xtask bench` builds it and sets it")?;
+    let mut loader = EbpfLoader::new();
+    for (name, value) in globals {
+        loader.override_global(name, *value, true);
+    }
+    loader.load_file(&object).with_context(|| format!("cannot load {}", object.display()))
+}

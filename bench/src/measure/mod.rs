@@ -1,0 +1,26 @@
+//! The benchmarks.
+
+mod bulk;
+mod latency;
+mod packets;
+mod program;
+mod wire;
+
+use crate::report::Outcome;
+use anyhow::Result;
+
+/// A benchmark.
+pub struct Benchmark {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// Runs it, `true`: quickly.
+    pub run: fn(bool) -> Result<Outcome>,
+}
+
+/// All of them.
+pub const BENCHMARKS: &[Benchmark] = &[
+    Benchmark { name: packets::NAME, run: packets::run },
+    Benchmark { name: latency::NAME, run: latency::run },
+    Benchmark { name: program::NAME, run: program::run },
+    Benchmark { name: bulk::NAME, run: bulk::run },
+];

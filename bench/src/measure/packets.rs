@@ -1,0 +1,148 @@
+//! Small packets, TAP to TAP: one CPU writes as a VMM does, another reads. How long a packet takes when the next one
+//! follows at once, and how much of that the sending CPU works.
+
+use super::wire::Wire;
+use crate::carrier::Carrier;
+use crate::cpu;
+use crate::report::{Metric, Outcome};
+use crate::rounds::{Arm, Measured, interleave};
+use crate::statistics::Better;
+use anyhow::Result;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+pub const NAME: &str = "packets";
+
+const ARMS: [(Carrier, Option<Carrier>); 5] = [
+    (Carrier::Serval, Some(Carrier::BareXdp)),
+    (Carrier::BareXdp, None),
+    (Carrier::ServalTc, Some(Carrier::BareTc)),
+    (Carrier::BareTc, None),
+    (Carrier::Kernel, None),
+];
+
+const METRICS: &[Metric] = &[
+    Metric { name: "a packet", unit: "ns", better: Better::Less },
+    Metric { name: "CPU of the sender a packet", unit: "ns", better: Better::Less },
+];
+
+/// Bytes of a frame.
+const LENGTH: usize = 78;
+/// Of a hundred frames, those that must arrive exactly.
+const DELIVERED_PERCENT: usize = 99;
+/// How long the reader waits for frames after the last was sent.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// Runs the benchmark.
+pub fn run(quick: bool) -> Result<Outcome> {
+    let (rounds, frames) = if quick { (5, 5_000) } else { (25, 60_000) };
+    let cpus = cpu::two()?;
+    let mut arms = Vec::new();
+    for (carrier, limit) in ARMS {
+        let wire = Wire::new(carrier, LENGTH)?;
+        arms.push(Box::new(Sender { wire, limit, frames, cpus }) as Box<dyn Arm>);
+    }
+    let arms = interleave(NAME, &mut arms, rounds)?;
+    let title = format!("{LENGTH}-byte UDP frames from TAP to TAP, {frames} a round, reader on another CPU");
+    Ok(Outcome { name: NAME, title, metrics: METRICS, arms })
+}
+
+struct Sender {
+    wire: Wire,
+    limit: Option<Carrier>,
+    frames: usize,
+    cpus: [usize; 2],
+}
+
+impl Arm for Sender {
+    fn name(&self) -> &'static str {
+        self.wire.path.carrier.name()
+    }
+
+    fn limit(&self) -> Option<&'static str> {
+        self.limit.map(Carrier::name)
+    }
+
+    fn round(&mut self) -> Result<Measured> {
+        let wire = &self.wire;
+        wire.drain()?;
+        let before = wire.path.sent_on()?;
+        let (start, sent) = (Barrier::new(2), AtomicBool::new(false));
+        let [write_cpu, read_cpu] = self.cpus;
+        let (written, read) = std::thread::scope(|scope| -> Result<_> {
+            let reader = cpu::spawn_on(scope, read_cpu, || {
+                start.wait();
+                read(wire, self.frames, &sent)
+            })?;
+            let writer = cpu::spawn_on(scope, write_cpu, || {
+                start.wait();
+                let written = write(wire, self.frames);
+                sent.store(true, Ordering::Release);
+                written
+            })?;
+            Ok((cpu::join(writer)?, cpu::join(reader)?))
+        })?;
+
+        let enough = self.frames * DELIVERED_PERCENT / 100;
+        if read.exact < enough {
+            return Ok(Measured::Rejected(format!(
+                "{} of {} frames arrived exactly",
+                read.exact, self.frames
+            )));
+        }
+        if let (Some(before), Some(after)) = (before, wire.path.sent_on()?)
+            && after - before < enough as u64
+        {
+            return Ok(Measured::Rejected(format!("the hook sent on {} of {}", after - before, self.frames)));
+        }
+        let elapsed = written.end.max(read.last) - written.start;
+        Ok(Measured::Proven(vec![
+            elapsed.as_nanos() as f64 / read.exact as f64,
+            written.cpu / self.frames as f64,
+        ]))
+    }
+}
+
+struct Written {
+    start: Instant,
+    end: Instant,
+    cpu: f64,
+}
+
+fn write(wire: &Wire, frames: usize) -> Result<Written> {
+    let before = cpu::thread_time()?;
+    let start = Instant::now();
+    for _ in 0..frames {
+        wire.send()?;
+    }
+    Ok(Written { start, end: Instant::now(), cpu: cpu::thread_time()? - before })
+}
+
+struct Read {
+    exact: usize,
+    last: Instant,
+}
+
+/// Reads until all have come, or none has for a while after the last was sent.
+fn read(wire: &Wire, frames: usize, sent: &AtomicBool) -> Result<Read> {
+    let mut buffer = wire.buffer();
+    let mut read = Read { exact: 0, last: Instant::now() };
+    let mut idle = false;
+    while read.exact < frames {
+        match wire.receive(&mut buffer)? {
+            Some(expected) => {
+                read.exact += usize::from(expected);
+                idle = false;
+            }
+            None if !idle => {
+                read.last = Instant::now();
+                idle = true;
+            }
+            None if sent.load(Ordering::Acquire) && read.last.elapsed() > PATIENCE => return Ok(read),
+            None => {}
+        }
+    }
+    read.last = Instant::now();
+    Ok(read)
+}

@@ -1,0 +1,104 @@
+//! Bare redirects and the source of frames. Userspace sets the globals when it loads them.
+
+use aya_ebpf::bindings::TC_ACT_SHOT;
+use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS};
+use aya_ebpf::helpers::generated::bpf_redirect;
+use aya_ebpf::macros::{classifier, map, xdp};
+use aya_ebpf::maps::{DevMap, ProgramArray};
+use aya_ebpf::programs::{TcContext, XdpContext};
+use core::ptr;
+
+/// Destination and source MAC of what is sent.
+const MACS_LEN: usize = 12;
+/// Bytes of the frame that [`source`] makes.
+const FRAME_LEN: usize = 78;
+
+/// Where XDP sends to: entry 0.
+#[map]
+static DEVICE: DevMap = DevMap::with_max_entries(1, 0);
+/// What [`source`] runs on its frames: entry 0.
+#[map]
+static NEXT: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// Ifindex that TC sends to.
+#[unsafe(no_mangle)]
+static EGRESS: u32 = 0;
+/// Destination and source MAC, as memory holds them.
+#[unsafe(no_mangle)]
+static MACS: [u32; MACS_LEN / 4] = [0; MACS_LEN / 4];
+/// The frame that [`source`] makes, as memory holds it; of the last word a part.
+#[unsafe(no_mangle)]
+static FRAME: [u64; FRAME_LEN.div_ceil(8)] = [0; FRAME_LEN.div_ceil(8)];
+
+/// Sends a frame to the device in the map.
+#[xdp]
+pub fn bare_xdp(context: XdpContext) -> u32 {
+    if !set_macs(context.data(), context.data_end()) {
+        return XDP_DROP;
+    }
+    DEVICE.redirect(0, u64::from(XDP_ABORTED)).unwrap_or(XDP_ABORTED)
+}
+
+/// Sends a frame to the device.
+#[classifier]
+pub fn bare_tc(context: TcContext) -> i32 {
+    if !set_macs(context.data(), context.data_end()) {
+        return TC_ACT_SHOT;
+    }
+    // SAFETY: a valid static; volatile, because userspace sets it in the object before loading.
+    let egress = unsafe { ptr::read_volatile(&raw const EGRESS) };
+    // SAFETY: the helper has no precondition.
+    unsafe { bpf_redirect(egress, 0) as i32 }
+}
+
+/// Takes every frame at once: the other end of a link that loses nothing.
+#[xdp]
+pub fn sink(_: XdpContext) -> u32 {
+    XDP_DROP
+}
+
+/// Makes the frame anew, as live frames come back edited by what ran on them, and goes on with the next program.
+#[xdp]
+pub fn source(context: XdpContext) -> u32 {
+    let start = context.data();
+    if start + FRAME_LEN > context.data_end() {
+        return XDP_ABORTED;
+    }
+    let mut at = 0;
+    while at + 8 <= FRAME_LEN {
+        copy_word::<u64>(start, at);
+        at += 8;
+    }
+    copy_word::<u32>(start, FRAME_LEN - 6);
+    copy_word::<u16>(start, FRAME_LEN - 2);
+    // SAFETY: the context is this program's own.
+    unsafe { NEXT.tail_call(&context, 0) };
+    XDP_PASS
+}
+
+#[inline(always)]
+fn set_macs(start: usize, end: usize) -> bool {
+    if start + MACS_LEN > end {
+        return false;
+    }
+    let mut word = 0;
+    while word < MACS_LEN / 4 {
+        // SAFETY: the frame has MACS_LEN bytes, and the static is valid; volatile as in `bare_tc`.
+        unsafe {
+            let value = ptr::read_volatile((&raw const MACS).cast::<u32>().add(word));
+            (start as *mut u32).add(word).write_unaligned(value);
+        }
+        word += 1;
+    }
+    true
+}
+
+/// Copies a part of the frame.
+#[inline(always)]
+fn copy_word<T>(start: usize, at: usize) {
+    // SAFETY: the caller has checked that FRAME_LEN bytes are there, and the static is that long.
+    unsafe {
+        let value = ptr::read_volatile((&raw const FRAME).cast::<u8>().add(at).cast::<T>());
+        ((start + at) as *mut T).write_unaligned(value);
+    }
+}
