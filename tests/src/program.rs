@@ -42,7 +42,11 @@ pub fn object() -> Option<PathBuf> {
 impl Programs {
     /// Loads the object into the kernel.
     pub fn load(object: &std::path::Path) -> Self {
-        let mut ebpf = EbpfLoader::new().load_file(object).expect("the object loads");
+        // As userspace loads it: without the log statements.
+        let mut ebpf = EbpfLoader::new()
+            .override_global("AYA_LOG_LEVEL", &0u8, true)
+            .load_file(object)
+            .expect("the object loads");
         let program: &mut Xdp =
             ebpf.program_mut(names::TAP_XDP).expect("tap_xdp").try_into().expect("is XDP");
         program.load().expect("the verifier takes tap_xdp");

@@ -1,5 +1,6 @@
 //! The maps, and the decision's `Tables` on them. Sizes here are defaults; userspace sets them when it loads.
 
+use aya_ebpf::Global;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_REDIRECT};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::map;
@@ -22,7 +23,7 @@ static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(ENDPOINTS
 
 /// See `abi::names::PASS_UNCONFIGURED`.
 #[unsafe(no_mangle)]
-static PASS_UNCONFIGURED: u32 = 0;
+static PASS_UNCONFIGURED: Global<u32> = Global::new(0);
 
 /// Shortest time between two multicast answers to one TAP (RFC 4861 section 10, MIN_DELAY_BETWEEN_RAS).
 const MULTICAST_INTERVAL_NS: u64 = 3_000_000_000;
@@ -80,8 +81,7 @@ impl Tables for MapTables {
 
     #[inline(always)]
     fn pass_unconfigured(&self) -> bool {
-        // SAFETY: a valid static; volatile, because userspace sets it in the object before loading.
-        unsafe { core::ptr::read_volatile(&raw const PASS_UNCONFIGURED) != 0 }
+        PASS_UNCONFIGURED.load() != 0
     }
 
     #[inline(always)]

@@ -1,4 +1,10 @@
 //! The hooks of a TAP: XDP and TC ingress for what the VM sends, TC egress for what the kernel delivers to it.
+//!
+//! The log says nothing that was known before the decision: a value kept alive across it makes the verifier tell apart
+//! what it could treat as the same, and costs it three times the work.
+//!
+//! It is for the trace level only: userspace sets the level before it loads, and the kernel then takes what is
+//! below it out of the program.
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
@@ -6,6 +12,7 @@ use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::generated::bpf_redirect;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
+use aya_log_ebpf::trace;
 use dataplane_ebpf::abi::{Counter, TC_INDEX_FORWARDED};
 use dataplane_ebpf::decide::{Action, Hook, from_vm};
 
@@ -18,12 +25,14 @@ use crate::xdp::XdpFrame;
 pub fn tap_xdp(context: XdpContext) -> u32 {
     let mut frame = XdpFrame::new(context.ctx);
     let ifindex = frame.ingress_ifindex();
-    match from_vm(&mut frame, &MapTables { hook: Hook::Xdp }, ifindex, Hook::Xdp) {
+    let answer = match from_vm(&mut frame, &MapTables { hook: Hook::Xdp }, ifindex, Hook::Xdp) {
         Action::Pass => XDP_PASS,
         Action::Drop => XDP_DROP,
         Action::Reply => XDP_TX,
         Action::Redirect(_) => XDP_REDIRECT,
-    }
+    };
+    trace!(&context, "tap_xdp on interface {}: XDP action {}", frame.ingress_ifindex(), answer);
+    answer
 }
 
 /// TC ingress on a TAP: frames from the VM that XDP handed on, or did not see.
@@ -32,13 +41,15 @@ pub fn tap_in(context: TcContext) -> i32 {
     let skb = context.as_ptr().cast();
     let mut frame = SkbFrame::new(skb);
     let ifindex = frame.ifindex();
-    match from_vm(&mut frame, &MapTables { hook: Hook::Tc }, ifindex, Hook::Tc) {
+    let answer = match from_vm(&mut frame, &MapTables { hook: Hook::Tc }, ifindex, Hook::Tc) {
         // Not TC_ACT_OK: programs and filters after ours are asked as well.
         Action::Pass => TC_ACT_UNSPEC,
         Action::Drop => TC_ACT_SHOT,
         Action::Reply => redirect(&mut frame, ifindex),
         Action::Redirect(to) => redirect(&mut frame, to),
-    }
+    };
+    trace!(&context, "tap_in on interface {}: TC action {}", frame.ifindex(), answer);
+    answer
 }
 
 /// TC egress on a TAP: frames to the VM. Those that the fast path sent are counted already.

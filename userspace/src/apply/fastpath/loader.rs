@@ -3,6 +3,7 @@
 use super::FastPathError;
 use super::maps::Maps;
 use super::pins::Pins;
+use super::trace;
 use aya::maps::{Map, MapData, MapError, MapInfo, MapType};
 use aya::programs::{ProgramError, ProgramFd, ProgramInfo, SchedClassifier, Xdp};
 use aya::util::KernelVersion;
@@ -76,6 +77,8 @@ pub fn load(request: &Request<'_>) -> Result<(Programs, Maps), FastPathError> {
     let pass_unconfigured = u32::from(request.pass_unconfigured);
     let mut loader = EbpfLoader::new();
     loader.override_global(names::PASS_UNCONFIGURED, &pass_unconfigured, true);
+    let log_level = trace::level();
+    loader.override_global(aya_log::LEVEL, &log_level, true);
     for definition in &definitions {
         loader.map_max_entries(definition.name, definition.max_entries);
         if let Some(pins) = request.pins {
@@ -84,6 +87,7 @@ pub fn load(request: &Request<'_>) -> Result<(Programs, Maps), FastPathError> {
     }
     let mut object = loader.load(OBJECT).map_err(load_error)?;
 
+    trace::follow(&mut object);
     let programs = Programs {
         xdp: load_xdp(&mut object, names::TAP_XDP)?,
         ingress: load_classifier(&mut object, names::TAP_IN)?,

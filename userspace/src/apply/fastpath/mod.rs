@@ -6,6 +6,7 @@
 //! | `slots` | which counter belongs to whom, pure |
 //! | `maps` | the maps, written by difference and in a safe order |
 //! | `loader` | the BPF object: load, adopt pinned maps |
+//! | `trace` | what the programs themselves log |
 //! | `hooks` | which programs are attached where |
 //! | `site` | one interface: attach or adopt |
 //! | `link`, `tc` | the two kernel interfaces for that: BPF links, clsact by rtnetlink |
@@ -25,6 +26,7 @@ mod preview;
 mod site;
 mod slots;
 mod tc;
+mod trace;
 
 pub use crate::config::TcMode;
 pub use error::FastPathError;
