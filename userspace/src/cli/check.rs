@@ -34,7 +34,10 @@ fn problem(error: ConfigError) -> Problem {
             let bounded = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
             Problem::at(&file, Position { line: bounded(line), column: bounded(column) }, &message)
         }
-        ConfigError::Read { ref file, .. } => Problem::file(file, &error.to_string()),
+        ConfigError::Read { file, source } => Problem::file(
+            &file,
+            &format!("{source}; name another file with --config, or none for the defaults"),
+        ),
         ConfigError::Node(_) => Problem::file(Path::new(DEFAULT_FILE), &error.to_string()),
     }
 }

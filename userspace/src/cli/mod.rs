@@ -13,6 +13,7 @@ mod status;
 use crate::cause;
 use crate::config::Config;
 use clap::{ArgAction, Parser, Subcommand};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -116,7 +117,12 @@ fn start_log(verbose: u8) {
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("warn,serval={ours}")));
     // Without the clock: the journal has its own, and a terminal needs none.
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .without_time()
+        .init();
 }
 
 #[cfg(test)]

@@ -111,19 +111,22 @@ impl Host {
             Step::Remove(ifindex, interface) => {
                 let result = self.close(ifindex).await;
                 self.ledger.removed(ifindex, result.map(|_| ()), now());
-                self.tell_fault(ifindex, &interface);
+                self.tell(ifindex, &interface);
             }
             Step::Make(ifindex, role) => {
                 let (hooks, result) = match &role {
                     Role::Blocked(_) => (off(), self.close(ifindex).await),
                     Role::Attached(attached) => self.open_tap(attached).await,
                 };
-                if self.ledger.is_audit(ifindex, &role) {
-                    self.note_drift(result.as_ref().copied().unwrap_or(0), role.interface().as_str());
-                }
                 let interface = role.interface().clone();
+                let is_audit = self.ledger.is_audit(ifindex, &role);
+                if is_audit {
+                    self.note_drift(result.as_ref().copied().unwrap_or(0), interface.as_str());
+                }
                 self.ledger.made(ifindex, role, hooks, result.map(|_| ()), now());
-                self.tell_fault(ifindex, &interface);
+                if !is_audit {
+                    self.tell(ifindex, &interface);
+                }
             }
         }
         if self.published.elapsed() >= PUBLISH {
@@ -296,16 +299,23 @@ impl Host {
 
     fn note_drift(&mut self, repaired: usize, what: &str) {
         if repaired > 0 {
-            tracing::warn!("{what}: repaired {repaired} things that somebody else changed");
+            tracing::warn!("{what}: somebody else changed what is ours; repaired ({repaired})");
             self.drift += repaired as u64;
         }
     }
 
-    fn tell_fault(&self, ifindex: u32, interface: &InterfaceName) {
-        match self.ledger.get(ifindex).and_then(|entry| entry.fault.as_ref()) {
+    fn tell(&self, ifindex: u32, interface: &InterfaceName) {
+        let entry = self.ledger.get(ifindex);
+        match entry.and_then(|entry| entry.fault.as_ref()) {
             Some(fault) if fault.is_news() => tracing::warn!("{interface}: {}", fault.message),
             Some(fault) => tracing::debug!("{interface}: {}", fault.message),
-            None => {}
+            None => match entry.map(|entry| (&entry.role, &entry.hooks)) {
+                Some((Role::Attached(_), hooks)) => {
+                    tracing::info!("{interface}: set up, xdp {}, tc {}", hooks.xdp, hooks.tc);
+                }
+                Some((Role::Blocked(_), _)) => tracing::info!("{interface}: blocked, as no endpoint has it"),
+                None => tracing::info!("{interface}: gone"),
+            },
         }
     }
 

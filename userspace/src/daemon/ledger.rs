@@ -244,19 +244,21 @@ impl Fault {
         Self { message, attempts, retry_at: now + pause }
     }
 
-    /// Whether it is the first of its kind in a row.
+    /// Whether to tell the log: once, and when a second attempt has failed too. A TAP that vanishes or goes down while it
+    /// is being set up fails once and is an event a moment later.
     pub fn is_news(&self) -> bool {
-        self.attempts == 1
+        self.attempts == 2
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use crate::plan::{EndpointPlan, NetworkSettings};
     use crate::resource::{EndpointName, HostAddress};
 
-    fn attached(ifindex: u32, addresses: &[&str]) -> Attached {
+    /// An endpoint on `tap{ifindex}`.
+    pub fn attached(ifindex: u32, addresses: &[&str]) -> Attached {
         let addresses: Vec<_> =
             addresses.iter().map(|text| HostAddress::new(text.parse().unwrap()).unwrap()).collect();
         Attached {

@@ -84,18 +84,22 @@ fn judge(plan: &EndpointPlan, fast_path: bool, entry: Option<&Entry<HookReport>>
     let Some(entry) = entry.filter(|entry| is_made(entry, attached)) else {
         return (State::Pending, Some(format!("{} is being set up", attached.interface)));
     };
-    let hooks = &entry.hooks;
+    let HookReport { xdp, tc, reason: without } = &entry.hooks;
     let interface = &attached.interface;
+    let also_without = |reason: String| match without {
+        Some(without) => format!("{reason}; {without}"),
+        None => reason,
+    };
     if let Some(fault) = &entry.fault {
         (State::Error, Some(fault.message.clone()))
-    } else if fast_path && (hooks.xdp, hooks.tc) == (XdpHook::Off, TcHook::Off) {
-        (State::Error, Some(hooks.reason.clone().unwrap_or_else(|| "no hook could be attached".to_owned())))
+    } else if fast_path && (*xdp, *tc) == (XdpHook::Off, TcHook::Off) {
+        (State::Error, Some(without.clone().unwrap_or_else(|| format!("{interface} has no hook"))))
     } else if !attached.admin_up {
-        (State::Down, Some(format!("{interface} is administratively down")))
+        (State::Down, Some(also_without(format!("{interface} is administratively down"))))
     } else if !attached.carrier {
-        (State::Down, Some(format!("{interface} has no carrier: no VMM has it open")))
+        (State::Down, Some(also_without(format!("{interface} has no carrier: no VMM has it open"))))
     } else {
-        (State::Up, hooks.reason.clone())
+        (State::Up, without.clone())
     }
 }
 
@@ -133,5 +137,78 @@ fn counters(counters: &Counters, served: &ServeStats) -> EndpointCounters {
         delivered_kernel: counters.get(Counter::DeliveredKernel),
         dhcp6_replies: served.dhcp6_replies,
         dropped: dropped.filter(|(_, count)| *count > 0).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::ledger::Ledger;
+    use crate::daemon::ledger::tests::attached;
+    use std::time::Instant;
+
+    const GOOD: HookReport = HookReport { xdp: XdpHook::Native, tc: TcHook::Tcx, reason: None };
+
+    fn name() -> EndpointName {
+        EndpointName { namespace: "openstack".into(), name: "web1".into() }
+    }
+
+    /// What is said of an endpoint whose TAP was made with this outcome.
+    fn judged(
+        plan: Attached,
+        made: Attached,
+        hooks: HookReport,
+        outcome: Result<(), String>,
+    ) -> (State, String) {
+        let mut ledger = Ledger::default();
+        let role = Role::Attached(Box::new(made));
+        ledger.made(1, role, hooks, outcome, Instant::now());
+        let evidence = Evidence { entry: ledger.get(1), ..Evidence::default() };
+        let status = status(&name(), &EndpointPlan::Attached(plan), true, &evidence);
+        (status.state, status.reason.unwrap_or_default())
+    }
+
+    #[test]
+    fn up_is_only_what_is_in_place_and_running() {
+        let tap = || attached(1, &["2001:db8::1"]);
+        let ok = Ok(());
+        assert_eq!(judged(tap(), tap(), GOOD, ok.clone()), (State::Up, String::new()));
+        let down = || Attached { admin_up: false, ..tap() };
+        assert_eq!(judged(down(), down(), GOOD, ok.clone()).0, State::Down);
+        let unused = || Attached { carrier: false, ..tap() };
+        assert_eq!(judged(unused(), unused(), GOOD, ok.clone()).0, State::Down);
+        assert_eq!(judged(tap(), down(), GOOD, ok.clone()), (State::Pending, "tap1 is being set up".into()));
+        assert_eq!(judged(tap(), tap(), GOOD, Err("full".into())), (State::Error, "full".into()));
+        let foreign = || Some("xdp: somebody else's".to_owned());
+        let without_xdp = HookReport { xdp: XdpHook::Off, tc: TcHook::Tcx, reason: foreign() };
+        assert_eq!(judged(tap(), tap(), without_xdp.clone(), ok.clone()), (State::Up, foreign().unwrap()));
+        let (state, reason) = judged(down(), down(), without_xdp, ok.clone());
+        assert_eq!(state, State::Down);
+        assert_eq!(reason, "tap1 is administratively down; xdp: somebody else's");
+        let without_any = HookReport { xdp: XdpHook::Off, tc: TcHook::Off, reason: foreign() };
+        assert_eq!(judged(tap(), tap(), without_any, ok), (State::Error, foreign().unwrap()));
+    }
+
+    #[test]
+    fn without_a_fast_path_the_kernel_is_enough() {
+        let mut ledger = Ledger::default();
+        let tap = attached(1, &["2001:db8::1"]);
+        let off = HookReport { xdp: XdpHook::Off, tc: TcHook::Off, reason: None };
+        ledger.made(1, Role::Attached(Box::new(tap.clone())), off, Ok(()), Instant::now());
+        let evidence = Evidence { entry: ledger.get(1), ..Evidence::default() };
+        let status = status(&name(), &EndpointPlan::Attached(tap), false, &evidence);
+        assert_eq!((status.state, status.reason), (State::Up, None));
+    }
+
+    #[test]
+    fn only_reasons_that_occurred_are_listed() {
+        let mut counted = Counters::default();
+        counted.values[Counter::ForwardedTc.index()] = 5;
+        counted.values[Counter::AnsweredRs.index()] = 1;
+        counted.values[Reason::Vlan.index()] = 2;
+        let served = ServeStats { dhcp6_replies: 4, solicitations_answered: 2, ..ServeStats::default() };
+        let counters = counters(&counted, &served);
+        assert_eq!((counters.forwarded_tc, counters.answered_rs, counters.dhcp6_replies), (5, 3, 4));
+        assert_eq!(counters.dropped, [("vlan".to_owned(), 2)].into());
     }
 }
