@@ -134,11 +134,12 @@ impl Host {
         }
     }
 
-    /// There is no step to take at the moment. True once: when all that was found at the start has been applied.
-    pub async fn settle(&mut self) -> bool {
+    /// There is no step to take at the moment. The first time, all that was found at the start has been applied, and
+    /// what else an earlier daemon left can go.
+    pub async fn settle(&mut self) {
         self.publish();
         if self.ready || !self.known {
-            return false;
+            return;
         }
         self.ready = true;
         let keep: BTreeSet<u32> = self.plan.attached().map(|(_, attached)| attached.ifindex).collect();
@@ -158,7 +159,6 @@ impl Host {
                 }
             }
         }
-        true
     }
 
     /// Looks at everything that is ours, and repairs what others changed.

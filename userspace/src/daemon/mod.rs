@@ -44,13 +44,16 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let serving = tokio::spawn(control::serve(listener, calls));
     let mut audit = tokio::time::interval_at(tokio::time::Instant::now() + AUDIT, AUDIT);
     audit.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut announced = false;
 
     loop {
         let step = host.next_step(Instant::now());
         let busy = step.is_some();
-        if !busy && host.settle().await {
-            notify::ready()
-                .unwrap_or_else(|error| tracing::warn!("cannot tell systemd that all is ready: {error}"));
+        if !busy {
+            host.settle().await;
+            if !std::mem::replace(&mut announced, true) {
+                announce();
+            }
         }
         let wake = host.wake();
         tokio::select! {
@@ -80,4 +83,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     serving.abort();
     control::unbind(&run_directory);
     Ok(())
+}
+
+fn announce() {
+    if let Err(error) = notify::ready() {
+        tracing::warn!("cannot tell systemd that the daemon is ready: {error}");
+    }
 }
