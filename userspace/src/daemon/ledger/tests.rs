@@ -1,0 +1,172 @@
+//! What the ledger asks for, step by step.
+
+use super::*;
+use crate::plan::{EndpointPlan, NetworkSettings};
+use crate::resource::{EndpointName, HostAddress};
+
+/// An endpoint on `tap{ifindex}`.
+pub fn attached(ifindex: u32, addresses: &[&str]) -> Attached {
+    let addresses: Vec<_> =
+        addresses.iter().map(|text| HostAddress::new(text.parse().unwrap()).unwrap()).collect();
+    Attached {
+        interface: format!("tap{ifindex}").parse().unwrap(),
+        ifindex,
+        admin_up: true,
+        carrier: true,
+        mtu: 1500,
+        mac: "fa:16:3e:00:00:01".parse().unwrap(),
+        gateway_mac: "fe:16:3e:00:00:01".parse().unwrap(),
+        gateway: "fe80::1".parse().unwrap(),
+        gateways: vec![],
+        leased: addresses.clone(),
+        addresses,
+        network: NetworkSettings {
+            dns_servers: vec![],
+            search_domains: vec![],
+            ntp_servers: vec![],
+            fqdn: None,
+            valid_lifetime: 86_400,
+            router_lifetime: 9_000,
+        },
+    }
+}
+
+fn plan(endpoints: &[Attached], blocked: &[u32]) -> Plan {
+    let name = |n: u32| EndpointName { namespace: "default".into(), name: format!("vm{n:03}") };
+    Plan {
+        endpoints: endpoints.iter().map(|a| (name(a.ifindex), EndpointPlan::Attached(a.clone()))).collect(),
+        blocked: blocked.iter().map(|&n| (n, format!("tap{n}").parse().unwrap())).collect(),
+        conflicts: vec![],
+    }
+}
+
+fn make(attached: &Attached) -> Step {
+    Step::Make(attached.ifindex, Role::Attached(Box::new(attached.clone())))
+}
+
+/// Takes steps, all successful, until there is none.
+fn settle(ledger: &mut Ledger<()>, plan: &Plan, now: Instant) -> Vec<Step> {
+    let mut steps = Vec::new();
+    while let Some(step) = ledger.next(plan, now) {
+        match step.clone() {
+            Step::Remove(ifindex, _) => ledger.removed(ifindex, Ok(()), now),
+            Step::Make(ifindex, role) => ledger.made(ifindex, role, (), Ok(()), now),
+        }
+        steps.push(step);
+        assert!(steps.len() < 100, "{steps:?}");
+    }
+    steps
+}
+
+#[test]
+fn takes_away_then_closes_then_opens() {
+    let now = Instant::now();
+    let mut ledger = Ledger::default();
+    let (a, b) = (attached(1, &["2001:db8::1"]), attached(2, &["2001:db8::2"]));
+    settle(&mut ledger, &plan(&[a.clone(), b], &[]), now);
+    let c = attached(4, &["2001:db8::2"]);
+    let steps = settle(&mut ledger, &plan(&[a, c.clone()], &[3]), now);
+    let tap = |n: u32| -> InterfaceName { format!("tap{n}").parse().unwrap() };
+    assert_eq!(steps, [Step::Remove(2, tap(2)), Step::Make(3, Role::Blocked(tap(3))), make(&c)]);
+}
+
+#[test]
+fn touches_only_what_changed() {
+    let now = Instant::now();
+    let mut ledger = Ledger::default();
+    let (a, b) = (attached(1, &["2001:db8::1"]), attached(2, &["2001:db8::2"]));
+    settle(&mut ledger, &plan(&[a.clone(), b.clone()], &[]), now);
+    let b = Attached { mtu: 9000, ..b };
+    assert_eq!(settle(&mut ledger, &plan(&[a.clone(), b.clone()], &[]), now), [make(&b)]);
+    assert_eq!(settle(&mut ledger, &plan(&[a, b], &[]), now), []);
+}
+
+#[test]
+fn an_address_is_given_up_before_it_is_taken() {
+    let now = Instant::now();
+    let mut ledger = Ledger::default();
+    settle(&mut ledger, &plan(&[attached(1, &[]), attached(2, &["2001:db8::1"])], &[]), now);
+    let (a, b) = (attached(1, &["2001:db8::1"]), attached(2, &[]));
+    assert_eq!(settle(&mut ledger, &plan(&[a.clone(), b.clone()], &[]), now), [make(&b), make(&a)]);
+}
+
+#[test]
+fn a_failure_pauses_and_a_change_ends_the_pause() {
+    let mut now = Instant::now();
+    let mut ledger: Ledger<()> = Ledger::default();
+    let a = attached(1, &["2001:db8::1"]);
+    let wanted = plan(std::slice::from_ref(&a), &[]);
+    let role = || Role::Attached(Box::new(a.clone()));
+    let mut pauses = Vec::new();
+    for _ in 0..12 {
+        assert_eq!(ledger.next(&wanted, now), Some(make(&a)));
+        ledger.made(1, role(), (), Err("no".into()), now);
+        assert_eq!(ledger.next(&wanted, now), None);
+        pauses.push(ledger.wake().unwrap() - now);
+        now = ledger.wake().unwrap();
+    }
+    assert_eq!(pauses[..3], [100, 200, 400].map(Duration::from_millis));
+    assert_eq!(*pauses.last().unwrap(), LONGEST_PAUSE);
+    ledger.made(1, role(), (), Err("no".into()), now);
+    let changed = Attached { mtu: 1400, ..a.clone() };
+    assert_eq!(ledger.next(&plan(std::slice::from_ref(&changed), &[]), now), Some(make(&changed)));
+    ledger.made(1, role(), (), Ok(()), now);
+    assert_eq!(ledger.wake(), None);
+    assert_eq!(ledger.next(&wanted, now), None);
+}
+
+#[test]
+fn what_is_given_up_makes_room_at_once() {
+    let now = Instant::now();
+    let (a, b) = (attached(1, &[]), attached(2, &[]));
+    let blocked = || Role::Blocked(a.interface.clone());
+    for (blocks, gone) in
+        [(&[][..], Step::Remove(1, a.interface.clone())), (&[1][..], Step::Make(1, blocked()))]
+    {
+        let mut ledger: Ledger<()> = Ledger::default();
+        settle(&mut ledger, &plan(std::slice::from_ref(&a), &[]), now);
+        ledger.made(2, Role::Attached(Box::new(b.clone())), (), Err("no room".into()), now);
+        let wanted = plan(std::slice::from_ref(&b), blocks);
+        assert_eq!(settle(&mut ledger, &wanted, now), [gone, make(&b)]);
+    }
+}
+
+#[test]
+fn a_removal_that_fails_is_tried_again() {
+    let now = Instant::now();
+    let mut ledger: Ledger<()> = Ledger::default();
+    settle(&mut ledger, &plan(&[attached(1, &[])], &[]), now);
+    ledger.removed(1, Err("busy".into()), now);
+    assert_eq!(ledger.next(&Plan::default(), now), None);
+    assert_eq!(settle(&mut ledger, &Plan::default(), now + FIRST_PAUSE).len(), 1);
+    assert!(ledger.get(1).is_none());
+}
+
+#[test]
+fn a_touched_tap_is_looked_at_at_once() {
+    let now = Instant::now();
+    let mut ledger = Ledger::default();
+    let (a, b) = (attached(1, &[]), attached(2, &[]));
+    let wanted = plan(&[a.clone(), b.clone()], &[]);
+    settle(&mut ledger, &wanted, now);
+    ledger.audit();
+    ledger.touch(&BTreeSet::from([2, 7]));
+    assert!(!ledger.is_audit(2, &Role::Attached(Box::new(b.clone()))));
+    assert_eq!(settle(&mut ledger, &wanted, now), [make(&b), make(&a)]);
+    ledger.made(2, Role::Attached(Box::new(b.clone())), (), Err("no".into()), now);
+    assert_eq!(ledger.next(&wanted, now), None);
+    ledger.touch(&BTreeSet::from([2]));
+    assert_eq!(ledger.next(&wanted, now), Some(make(&b)));
+}
+
+#[test]
+fn an_audit_looks_at_everything_once_and_last() {
+    let now = Instant::now();
+    let mut ledger = Ledger::default();
+    let (a, b) = (attached(1, &[]), attached(2, &[]));
+    settle(&mut ledger, &plan(std::slice::from_ref(&a), &[3]), now);
+    ledger.audit();
+    assert!(ledger.is_audit(1, &Role::Attached(Box::new(a.clone()))));
+    let steps = settle(&mut ledger, &plan(&[a.clone(), b.clone()], &[3]), now);
+    assert_eq!(steps, [Step::Make(3, Role::Blocked("tap3".parse().unwrap())), make(&b), make(&a)]);
+}
