@@ -8,7 +8,7 @@
 //! | [`abi`] | what both sides of the kernel boundary agree on: map keys and values, drop reasons, counters |
 //! | [`wire`] | views over packet bytes: Ethernet, IPv6 and its extension headers, ICMPv6 and neighbour discovery |
 //! | [`decide`] | the decision, pure: guard, answer, forward |
-//! | `host` | frames and tables in plain memory, for tests, fuzzers and `serval explain` (not in BPF) |
+//! | `host` | frames and tables in plain memory, for the daemon, tests, fuzzers and `serval explain` (not in BPF) |
 //!
 //! The hooks that call it live in the binary beside this library, `src/hooks/`, and exist for BPF only.
 

@@ -6,13 +6,14 @@ use serval::plan::{Attached, NetworkSettings};
 use serval::resource::{HostAddress, MacAddress};
 use serval::serve::{Endpoints, ServeStats, Server, advertise};
 use serval_tests::frame::{
-    GATEWAY_MAC, Ipv6, Mac, Payload, checksum_holds, icmpv6_type, link_local, multicast_mac,
+    GATEWAY_MAC, Ipv6, Mac, Payload, checksum_holds, icmpv6_type, link_local, mac_text, multicast_mac,
+    solicited_node, source_link_layer,
 };
 use serval_tests::guest::{KernelGuest, RawGuest, Settings, dhclient, dhcpcd};
 use serval_tests::netns::Namespace;
-use serval_tests::require_rig;
 use serval_tests::tap::Options;
 use serval_tests::wait::eventually;
+use serval_tests::{process, require_rig, traffic};
 use std::collections::BTreeMap;
 use std::net::{Ipv6Addr, UdpSocket};
 use std::sync::Arc;
@@ -297,6 +298,75 @@ fn a_flood_is_ignored_and_harms_no_other() -> Result<()> {
     ensure!(stats.dhcp6_replies <= allowed && stats.rate_limited > 1_000, "{allowed} allowed: {stats:?}");
     println!("{:?}: {stats:?}", start.elapsed());
     Ok(())
+}
+
+/// An address as an old dhclient sets it up: /64, so that the guest solicits its neighbours instead of its router.
+fn on_link_guest(host: &Arc<Namespace>, tap: &str, mac: Mac, last: u16) -> Result<(KernelGuest, Attached)> {
+    let guest = KernelGuest::new(host, Settings::new(tap, mac))?;
+    guest.boot()?;
+    let address = address(last);
+    guest.namespace.ip(&format!("address add {address}/64 dev eth0 nodad"))?;
+    host.ip(&format!("route add {address}/128 dev {tap}"))?;
+    host.ip(&format!("neighbour add {address} lladdr {} dev {tap} nud permanent", mac_text(mac)))?;
+    let endpoint = Attached { mac: MacAddress::new(mac)?, ..endpoint(host, tap, &[last])? };
+    Ok((guest, endpoint))
+}
+
+#[test]
+fn guests_that_believe_in_an_on_link_prefix_reach_each_other() -> Result<()> {
+    require_rig!();
+    let host = host()?;
+    let (a, endpoint_a) = on_link_guest(&host, "tapa", MAC, 0xa)?;
+    let (b, endpoint_b) = on_link_guest(&host, "tapb", [0xfa, 0x16, 0x3e, 0, 0, 0x0b], 0xb)?;
+    let ping = |from: &KernelGuest, last| {
+        traffic::ping(&from.namespace, address(last), 3, Duration::from_millis(10))
+    };
+    let alone = ping(&a, 0xb)?;
+    ensure!(alone.received == 0, "the kernel alone answers for neighbours: {alone:?}");
+
+    let serving = Serving::start(&host, vec![endpoint_a.clone(), endpoint_b.clone()])?;
+    for round in ["at first", "with the neighbours forgotten"] {
+        for (from, last) in [(&a, 0xb), (&b, 0xa)] {
+            let ping = ping(from, last)?;
+            ensure!(ping.received == 3, "{round}: {ping:?}");
+        }
+        for guest in [&a, &b] {
+            guest.namespace.ip("-6 neighbour flush dev eth0")?;
+        }
+    }
+    for endpoint in [endpoint_a, endpoint_b] {
+        let stats = serving.stats(endpoint.ifindex)?;
+        ensure!(stats.neighbours_answered >= 2, "{stats:?}");
+    }
+    Ok(())
+}
+
+/// The socket comes after TC, so with hooks on nothing is answered twice.
+#[test]
+fn a_neighbour_solicitation_that_a_hook_takes_is_left_to_it() -> Result<()> {
+    require_rig!();
+    let host = host()?;
+    let (guest, _other) = (raw_guest(&host, "tapa")?, raw_guest(&host, "tapb")?);
+    let endpoints = vec![endpoint(&host, "tapa", &[0xa])?, endpoint(&host, "tapb", &[0xb, 0xc])?];
+    let serving = Serving::start(&host, endpoints.clone())?;
+    guest.receive("the first advertisement", is_advertisement)?;
+    let solicit = |target| {
+        let solicitation = Payload::neighbour_solicitation(target, &[source_link_layer(MAC)]);
+        guest.send(&from_vm(solicited_node(target)).carrying(solicitation))
+    };
+    host.run("tc qdisc add dev tapa clsact")?;
+    // A program of one instruction: return TC_ACT_SHOT.
+    let mut take_all = host.command("tc");
+    take_all.args(["filter", "add", "dev", "tapa", "ingress", "bpf", "da", "bytecode", "1,6 0 0 2"]);
+    process::run(take_all)?;
+    solicit(address(0xb))?;
+    host.run("tc filter delete dev tapa ingress")?;
+    solicit(address(0xc))?;
+    let (_, answer) = guest.receive("a neighbour advertisement", |frame| icmpv6_type(frame) == Some(136))?;
+    ensure!(answer[62..78] == address(0xc).octets() && checksum_holds(&answer), "{answer:02x?}");
+    eventually("the answer counted", SECOND, || {
+        Ok((serving.stats(endpoints[0].ifindex)?.neighbours_answered == 1).then_some(()))
+    })
 }
 
 /// With little option memory, a socket holds some ten memberships: as 1,100 TAPs have it with the default.

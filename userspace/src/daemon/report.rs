@@ -130,7 +130,7 @@ fn counters(counters: &Counters, served: &ServeStats) -> EndpointCounters {
         forwarded_tc: counters.get(Counter::ForwardedTc),
         passed: counters.get(Counter::Passed),
         deferred: counters.get(Counter::Deferred),
-        answered_ns: counters.get(Counter::AnsweredNs),
+        answered_ns: counters.get(Counter::AnsweredNs) + served.neighbours_answered,
         answered_rs: counters.get(Counter::AnsweredRs) + served.solicitations_answered,
         delivered_xdp: counters.get(Counter::DeliveredXdp),
         delivered_tc: counters.get(Counter::DeliveredTc),

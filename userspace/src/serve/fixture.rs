@@ -2,6 +2,8 @@
 
 use crate::plan::{Attached, NetworkSettings};
 use crate::resource::HostAddress;
+use crate::serve::frame;
+use std::net::Ipv6Addr;
 
 /// An endpoint with one address, one name server, one search domain and one NTP server.
 pub(crate) fn endpoint() -> Attached {
@@ -33,4 +35,20 @@ pub(crate) fn endpoint() -> Attached {
 /// Parses an address.
 pub(crate) fn address(address: &str) -> HostAddress {
     HostAddress::new(address.parse().unwrap()).unwrap()
+}
+
+/// A neighbour solicitation by the VM of [`endpoint`].
+pub(crate) fn solicitation(source: &str, target: &str) -> Vec<u8> {
+    let target: Ipv6Addr = target.parse().unwrap();
+    let mac = endpoint().mac;
+    let from = Attached { gateway: source.parse().unwrap(), gateway_mac: mac, ..endpoint() };
+    let [.., a, b, c] = target.octets();
+    let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(a), u16::from_be_bytes([b, c]));
+    let to = frame::Destination { mac: [0x33, 0x33, 0xff, a, b, c], address: group };
+    let mut message = [&[135, 0, 0, 0, 0, 0, 0, 0][..], &target.octets()].concat();
+    if !from.gateway.is_unspecified() {
+        message.extend_from_slice(&[1, 1]);
+        message.extend_from_slice(&mac.octets());
+    }
+    frame::icmpv6(&from, to, &message)
 }

@@ -33,8 +33,8 @@ impl Link {
     }
 }
 
-/// The interface; the destination is in the frame.
-fn address(ifindex: u32) -> io::Result<SockAddr> {
+/// IPv6 on an interface, 0 for all; the destination is in the frame.
+pub(super) fn address(ifindex: u32) -> io::Result<SockAddr> {
     let ifindex = i32::try_from(ifindex).map_err(|_| io::Error::from_raw_os_error(libc::ENXIO))?;
     let mut storage = SockAddrStorage::zeroed();
     // SAFETY: `sockaddr_ll` is an address type smaller than the storage, and all zero is a value of it.

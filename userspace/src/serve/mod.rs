@@ -1,4 +1,4 @@
-//! What the daemon answers itself: DHCPv6, periodic router advertisements, and router solicitations that no hook answered.
+//! What the daemon answers itself: DHCPv6, periodic router advertisements, and solicitations that no hook answered.
 //!
 //! Messages are pure functions of an endpoint ([`advertise`], [`dhcp6`], `frame`); `state` decides, without I/O, what an
 //! event leads to; `server` owns the sockets. Status reads [`Server::stats`] and [`Server::problems`]. [`control`] is the control socket.
@@ -12,7 +12,9 @@ mod fixture;
 mod frame;
 mod limit;
 mod link;
+mod neighbour;
 mod server;
+mod snoop;
 mod socket;
 mod solicitation;
 mod state;

@@ -4,6 +4,7 @@
 //! that is tried again every second; the others go on.
 
 use super::link::Link;
+use super::snoop::Snoop;
 use super::socket::{Buffer, Listener, Memberships, Received};
 use super::state::{Outgoing, ServeStats, State};
 use crate::config::Duid;
@@ -41,6 +42,7 @@ enum Part {
     Link,
     Dhcp6,
     Solicitations,
+    Neighbours,
     Memberships,
 }
 
@@ -103,6 +105,7 @@ struct Task {
     link: Option<Link>,
     dhcp6: Option<Listener>,
     solicitations: Option<Listener>,
+    neighbours: Option<Snoop>,
     memberships: Memberships,
     /// Interfaces where joining the groups of servers failed.
     not_joined: BTreeSet<u32>,
@@ -118,6 +121,7 @@ enum Event {
     Due,
     Dhcp6(io::Result<()>),
     Solicitations(io::Result<()>),
+    Neighbours(io::Result<()>),
     Retry,
 }
 
@@ -128,6 +132,7 @@ impl Task {
             link: None,
             dhcp6: None,
             solicitations: None,
+            neighbours: None,
             memberships: Memberships::default(),
             not_joined: BTreeSet::new(),
             retry: Instant::now(),
@@ -149,6 +154,7 @@ impl Task {
                 () = sleep_until(due) => Event::Due,
                 result = readable(self.dhcp6.as_ref()) => Event::Dhcp6(result),
                 result = readable(self.solicitations.as_ref()) => Event::Solicitations(result),
+                result = solicited(self.neighbours.as_ref()) => Event::Neighbours(result),
                 () = sleep_until(self.is_broken().then_some(self.retry)) => Event::Retry,
             };
             match event {
@@ -159,6 +165,7 @@ impl Task {
                 Event::Due => self.advertise(),
                 Event::Dhcp6(result) => self.answer_dhcp6(result),
                 Event::Solicitations(result) => self.answer_solicitations(result),
+                Event::Neighbours(result) => self.answer_neighbours(result),
                 Event::Retry => self.repair(),
             }
         }
@@ -206,6 +213,23 @@ impl Task {
         }
     }
 
+    fn answer_neighbours(&mut self, readable: io::Result<()>) {
+        let mut answers = vec![];
+        let result = readable.and_then(|()| match &self.neighbours {
+            Some(neighbours) => neighbours.read(&mut self.buffer, |ifindex, frame| {
+                answers.extend(self.shared.state().neighbour_solicited(ifindex, frame, Instant::now()));
+            }),
+            None => Ok(()),
+        });
+        self.send(answers);
+        if let Err(error) = result {
+            self.neighbours = None;
+            let problem =
+                format!("neighbour solicitations: receiving fails: {error}; opened again every second");
+            self.shared.note(Part::Neighbours, Some(problem));
+        }
+    }
+
     /// Reads a batch and sends what `answer` says to it.
     fn answer(
         &mut self,
@@ -239,6 +263,7 @@ impl Task {
             || self.link.is_none()
             || self.dhcp6.is_none()
             || self.solicitations.is_none()
+            || self.neighbours.is_none()
     }
 
     /// Opens and joins what is not.
@@ -256,6 +281,11 @@ impl Task {
         open(shared, Part::Solicitations, &mut self.solicitations, Listener::solicitations, |error| {
             format!(
                 "cannot open an ICMPv6 socket for router solicitations: {error}; the daemon needs CAP_NET_RAW"
+            )
+        });
+        open(shared, Part::Neighbours, &mut self.neighbours, Snoop::open, |error| {
+            format!(
+                "cannot open a packet socket for neighbour solicitations: {error}; the daemon needs CAP_NET_RAW"
             )
         });
         let problem = self.join();
@@ -300,6 +330,13 @@ fn open<T>(
 async fn readable(listener: Option<&Listener>) -> io::Result<()> {
     match listener {
         Some(listener) => listener.readable().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn solicited(neighbours: Option<&Snoop>) -> io::Result<()> {
+    match neighbours {
+        Some(neighbours) => neighbours.readable().await,
         None => std::future::pending().await,
     }
 }

@@ -14,7 +14,7 @@ use tokio::net::UdpSocket;
 /// Longest datagram.
 const LONGEST: usize = 65_536;
 /// How many datagrams are read before others get their turn.
-const BATCH: usize = 64;
+pub(super) const BATCH: usize = 64;
 /// Bytes that may wait to be read: a request or two of some thousand VMs that boot at once, as the kernel counts
 /// them.
 const QUEUE: usize = 8 << 20;
@@ -55,10 +55,7 @@ impl Listener {
     }
 
     fn new(socket: Socket) -> io::Result<Self> {
-        // Beyond `net.core.rmem_max`, where the daemon may; else as far as that goes.
-        if setsockopt(&socket, RcvBufForce, &QUEUE).is_err() {
-            socket.set_recv_buffer_size(QUEUE)?;
-        }
+        lengthen_queue(&socket)?;
         setsockopt(&socket, Ipv6RecvPacketInfo, &true)?;
         setsockopt(&socket, Ipv6RecvHopLimit, &true)?;
         socket.set_nonblocking(true)?;
@@ -88,6 +85,13 @@ impl Listener {
 /// Where a datagram is read into.
 #[derive(Debug)]
 pub(super) struct Buffer(Vec<u8>);
+
+impl Buffer {
+    /// The room there is.
+    pub fn bytes(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
 
 impl Default for Buffer {
     fn default() -> Self {
@@ -121,6 +125,12 @@ fn receive<'a>(socket: &impl AsRawFd, buffer: &'a mut [u8]) -> io::Result<Option
         hop_limit,
         payload: &buffer[..length],
     }))
+}
+
+/// Lets what many VMs send at once wait to be read.
+pub(super) fn lengthen_queue(socket: &Socket) -> io::Result<()> {
+    // Beyond `net.core.rmem_max`, where the daemon may; else as far as that goes.
+    setsockopt(socket, RcvBufForce, &QUEUE).or_else(|_| socket.set_recv_buffer_size(QUEUE))
 }
 
 /// Sets the filter of RFC 3542 section 3.2; in Linux a bit that is set blocks the type.

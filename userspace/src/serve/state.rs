@@ -5,6 +5,7 @@ use super::advertise::{Schedule, render, render_to, render_withdrawal};
 use super::dhcp6::{self, Answer};
 use super::frame::{self, Destination};
 use super::limit::Bucket;
+use super::neighbour::Neighbours;
 use super::socket::Received;
 use super::solicitation;
 use crate::config::Duid;
@@ -28,6 +29,8 @@ pub struct ServeStats {
     pub router_advertisements: u64,
     /// Router solicitations answered because no hook did.
     pub solicitations_answered: u64,
+    /// Neighbour solicitations for other endpoints answered because no hook did.
+    pub neighbours_answered: u64,
     /// Messages not looked at because the VM sent too many.
     pub rate_limited: u64,
     /// Frames that could not be sent.
@@ -56,6 +59,8 @@ pub(super) enum Kind {
     Withdrawal,
     /// A DHCPv6 reply.
     Dhcp6,
+    /// A neighbour advertisement for another endpoint.
+    Neighbour,
 }
 
 /// All endpoints by ifindex.
@@ -63,6 +68,7 @@ pub(super) enum Kind {
 pub(super) struct State {
     server: Duid,
     served: BTreeMap<u32, Served>,
+    neighbours: Neighbours,
 }
 
 /// One endpoint.
@@ -72,6 +78,8 @@ struct Served {
     advertisement: Vec<u8>,
     schedule: Schedule,
     bucket: Bucket,
+    /// Apart, so that a guest that looks for many neighbours still gets its lease.
+    neighbour_bucket: Bucket,
     stats: ServeStats,
     told: Told,
 }
@@ -97,7 +105,7 @@ pub(super) struct Change {
 
 impl State {
     pub fn new(server: Duid) -> Self {
-        Self { server, served: BTreeMap::new() }
+        Self { server, served: BTreeMap::new(), neighbours: Neighbours::default() }
     }
 
     /// Takes over a new set of endpoints. An endpoint that goes leaves its guest alone: no last advertisement.
@@ -130,6 +138,7 @@ impl State {
                 kind: Kind::Withdrawal,
             }));
         }
+        self.neighbours = Neighbours::new(endpoints.values());
         change
     }
 
@@ -164,6 +173,14 @@ impl State {
         let to = Destination::vm(served.endpoint.mac, source);
         let frame = render_to(&served.endpoint, to);
         Some(Outgoing { ifindex: received.ifindex, frame, kind: Kind::Solicited })
+    }
+
+    /// A neighbour solicitation as a whole frame; its answer, if that is ours to give.
+    pub fn neighbour_solicited(&mut self, ifindex: u32, frame: &[u8], now: Instant) -> Option<Outgoing> {
+        let served = self.served.get_mut(&ifindex)?;
+        let frame = self.neighbours.answer(&served.endpoint, frame)?;
+        let admitted = served.neighbour_bucket.take(now);
+        served.note_admission(admitted).then_some(Outgoing { ifindex, frame, kind: Kind::Neighbour })
     }
 
     /// A DHCPv6 message; its reply.
@@ -209,6 +226,7 @@ impl Served {
             advertisement: render(endpoint),
             schedule: Schedule::new(endpoint.network.router_lifetime, is_listening(endpoint), now),
             bucket: Bucket::new(now),
+            neighbour_bucket: Bucket::new(now),
             stats: ServeStats::default(),
             told: Told::default(),
             endpoint: endpoint.clone(),
@@ -232,6 +250,10 @@ impl Served {
 
     fn admits(&mut self, now: Instant) -> bool {
         let admitted = self.bucket.take(now);
+        self.note_admission(admitted)
+    }
+
+    fn note_admission(&mut self, admitted: bool) -> bool {
         if !admitted {
             self.stats.rate_limited += 1;
             if !std::mem::replace(&mut self.told.flood, true) {
@@ -277,6 +299,7 @@ impl Served {
                 self.schedule.answered(now);
             }
             Kind::Dhcp6 => self.stats.dhcp6_replies += 1,
+            Kind::Neighbour => self.stats.neighbours_answered += 1,
             Kind::Withdrawal => {}
         }
     }

@@ -3,8 +3,10 @@
 use super::FastPathError;
 use crate::plan::Attached;
 use dataplane_ebpf::abi::{
-    ADVERTISEMENT_CAPACITY, Address, Advertisement, Endpoint, Mac, Owner, endpoint_flags, owner_flags,
+    ADVERTISEMENT_CAPACITY, Address, Advertisement, Endpoint, Mac, Owner, SLOT_UNCONFIGURED, endpoint_flags,
+    owner_flags,
 };
+use dataplane_ebpf::host::MemoryTables;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Value of `ADDRESSES` for a gateway address. It is the host's, so it is the same for all endpoints that share it.
@@ -44,6 +46,10 @@ impl Entries {
             [] => None,
             frame => Some(Advertisement::new(frame).ok_or_else(too_long)?),
         };
+        Ok(Self { answer, ..Self::without_answer(attached, slot) })
+    }
+
+    fn without_answer(attached: &Attached, slot: u32) -> Self {
         let (mac, gateway_mac) = (Mac::new(attached.mac.octets()), Mac::new(attached.gateway_mac.octets()));
         let up = attached.admin_up;
         let endpoint = Endpoint {
@@ -66,8 +72,22 @@ impl Entries {
         // An address that is also a gateway's stays the host's: a VM must not get what others send to their router.
         let owners = attached.addresses.iter().map(|a| Address::from(a.get()));
         let owners = owners.filter(|a| !gateways.contains(a)).map(|a| (a, owner)).collect();
-        Ok(Self { endpoint, owners, gateways, answer, reachable: up })
+        Self { endpoint, owners, gateways, answer: None, reachable: up }
     }
+}
+
+/// `ENDPOINTS` and `ADDRESSES` of these endpoints in memory, for deciding as the hooks do where there are none.
+pub fn in_memory<'a>(endpoints: impl IntoIterator<Item = &'a Attached>) -> MemoryTables {
+    let mut tables = MemoryTables::default();
+    let mut gateways = BTreeSet::new();
+    for attached in endpoints {
+        let entries = Entries::without_answer(attached, SLOT_UNCONFIGURED);
+        tables.endpoints.insert(attached.ifindex, entries.endpoint);
+        tables.addresses.extend(entries.owners);
+        gateways.extend(entries.gateways);
+    }
+    tables.addresses.extend(gateways.into_iter().map(|address| (address, GATEWAY)));
+    tables
 }
 
 #[cfg(test)]

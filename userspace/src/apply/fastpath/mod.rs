@@ -29,6 +29,7 @@ mod tc;
 mod trace;
 
 pub use crate::config::TcMode;
+pub use entries::in_memory;
 pub use error::FastPathError;
 pub use loader::embedded;
 pub use preview::Preview;

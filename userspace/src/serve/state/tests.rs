@@ -171,3 +171,28 @@ fn a_flood_is_cut_off_without_harm_to_others() {
     assert!(state.dhcp6(&Received { ifindex: 8, ..from("fe80::1", INFORMATION_REQUEST) }, now).is_some());
     assert_eq!(state.stats(7, now).unwrap().rate_limited, 950);
 }
+
+#[test]
+fn neighbours_are_answered_as_fast_as_is_fair() {
+    let now = Instant::now();
+    let one = fixture::endpoint();
+    let mut other = one.clone();
+    (other.ifindex, other.interface) = (8, "tap2".parse().unwrap());
+    other.addresses = vec![fixture::address("2001:db8:a41:2::12")];
+    let mut state = State::new(Duid::default());
+    state.set_endpoints(&BTreeMap::from([(7, one.clone()), (8, other)]), now);
+    let solicitation = fixture::solicitation("fe80::1", "2001:db8:a41:2::12");
+    let answer = state.neighbour_solicited(7, &solicitation, now).unwrap();
+    assert_eq!((answer.ifindex, answer.kind), (7, Kind::Neighbour));
+    state.settle(&answer, &Ok(()), now, 0.5);
+    assert_eq!(state.neighbour_solicited(9, &solicitation, now), None);
+    let flood = (0..1000).filter_map(|_| state.neighbour_solicited(7, &solicitation, now));
+    assert_eq!(flood.count(), 49);
+    let stats = state.stats(7, now).unwrap();
+    assert_eq!((stats.neighbours_answered, stats.rate_limited), (1, 951));
+    assert!(state.dhcp6(&from("fe80::1", INFORMATION_REQUEST), now).is_some(), "it still gets its lease");
+
+    state.set_endpoints(&BTreeMap::from([(7, one)]), now);
+    let later = now + Duration::from_secs(10);
+    assert_eq!(state.neighbour_solicited(7, &solicitation, later), None, "the neighbour is gone");
+}
