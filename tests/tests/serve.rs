@@ -323,8 +323,15 @@ fn guests_that_believe_in_an_on_link_prefix_reach_each_other() -> Result<()> {
     };
     let alone = ping(&a, 0xb)?;
     ensure!(alone.received == 0, "the kernel alone answers for neighbours: {alone:?}");
+    eventually("the end of the search for a neighbour", 5 * SECOND, || {
+        let neighbour = a.namespace.ip(&format!("-6 neighbour show {} dev eth0", address(0xb)))?;
+        Ok(neighbour.contains("FAILED").then_some(()))
+    })?;
 
     let serving = Serving::start(&host, vec![endpoint_a.clone(), endpoint_b.clone()])?;
+    for guest in [&a, &b] {
+        guest.wait_default_route(5 * SECOND)?;
+    }
     for round in ["at first", "with the neighbours forgotten"] {
         for (from, last) in [(&a, 0xb), (&b, 0xa)] {
             let ping = ping(from, last)?;
