@@ -9,6 +9,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Endpoint {
+    /// The first of its addresses, also in `ADDRESSES`: most frames come from there, and need one lookup less. `::` when it
+    /// has none.
+    pub address: Address,
     /// Link-local address of the TAP: the VM's default router.
     pub gateway: Address,
     /// The only source MAC the VM may use.
@@ -23,7 +26,7 @@ pub struct Endpoint {
     pub flags: u32,
 }
 
-const _: () = assert!(size_of::<Endpoint>() == 40);
+const _: () = assert!(size_of::<Endpoint>() == 56);
 
 /// Bits of [`Endpoint::flags`].
 pub mod endpoint_flags {

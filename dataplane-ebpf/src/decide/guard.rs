@@ -165,6 +165,9 @@ fn source<T: Tables>(
         let legal = may_be_unspecified && packet.destination.is_multicast();
         return if legal { Ok(()) } else { Err(Reason::SourceAddress) };
     }
+    if *source == endpoint.address {
+        return Ok(());
+    }
     match tables.owner(source) {
         Some(owner) if is_gateway(owner) => Err(Reason::GatewaySpoof),
         Some(owner) if owner.ifindex == ifindex => Ok(()),

@@ -38,6 +38,7 @@ fn tables() -> MemoryTables {
     tables.endpoints.insert(
         TAP_A,
         Endpoint {
+            address: address("2001:db8::1"),
             gateway: address(ROUTER),
             mac: Mac::new(MAC_A),
             gateway_mac: Mac::new(ROUTER_MAC),

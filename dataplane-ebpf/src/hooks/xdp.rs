@@ -63,16 +63,16 @@ impl XdpFrame {
 
     /// As [`Self::sum_chunk`], without the call of a helper, which costs more than a few words.
     #[inline(always)]
-    fn sum_words<const SIZE: usize>(&self, offset: usize, seed: u32) -> Option<u32> {
+    fn sum_words<const SIZE: usize>(&self, offset: usize, seed: Checksum) -> Option<Checksum> {
         let start = self.at(offset, SIZE)?.cast::<u64>();
-        let mut sum = Checksum::default().add_sum(seed);
+        let mut sum = seed;
         let mut word = 0;
         while word < SIZE / size_of::<u64>() {
             // SAFETY: `start` is good for SIZE bytes.
             sum = sum.add_word(unsafe { start.add(word).read_unaligned() });
             word += 1;
         }
-        Some(sum.fold().into())
+        Some(sum)
     }
 }
 
@@ -145,16 +145,16 @@ impl Frame for XdpFrame {
         }
         // The rest by its binary digits: the verifier wants every length to be a constant.
         macro_rules! digits {
-            ($sum:ident: $($size:literal)+) => {$(
+            ($sum:ident, $add:ident: $($size:literal)+) => {$(
                 if left & $size != 0 {
-                    sum = self.$sum::<$size>(at, sum)?;
+                    $sum = self.$add::<$size>(at, $sum)?;
                     at += $size;
                 }
             )+};
         }
-        digits!(sum_chunk: 256 128 64);
-        digits!(sum_words: 32 16 8);
+        digits!(sum, sum_chunk: 256 128 64);
         let mut rest = Checksum::default().add_sum(sum);
+        digits!(rest, sum_words: 32 16 8);
         if left & 4 != 0 {
             // SAFETY: the pointer is good for four bytes.
             rest = rest.add_sum(unsafe { self.at(at, 4)?.cast::<u32>().read_unaligned() });

@@ -70,6 +70,7 @@ impl World {
     pub fn tables(devices: Devices) -> MemoryTables {
         let mut tables = MemoryTables::default();
         let endpoint = Endpoint {
+            address: VM_A.address.into(),
             gateway: GATEWAY.into(),
             mac: abi::Mac::new(VM_A.mac),
             gateway_mac: abi::Mac::new(GATEWAY_MAC),

@@ -52,14 +52,6 @@ impl Entries {
     fn without_answer(attached: &Attached, slot: u32) -> Self {
         let (mac, gateway_mac) = (Mac::new(attached.mac.octets()), Mac::new(attached.gateway_mac.octets()));
         let up = attached.admin_up;
-        let endpoint = Endpoint {
-            gateway: attached.gateway.into(),
-            mac,
-            gateway_mac,
-            mtu: attached.mtu,
-            slot,
-            flags: if up { endpoint_flags::ADMIN_UP } else { 0 },
-        };
         let owner = Owner {
             ifindex: attached.ifindex,
             mtu: attached.mtu,
@@ -70,8 +62,18 @@ impl Entries {
         };
         let gateways: BTreeSet<Address> = attached.gateways.iter().map(|a| a.get().into()).collect();
         // An address that is also a gateway's stays the host's: a VM must not get what others send to their router.
-        let owners = attached.addresses.iter().map(|a| Address::from(a.get()));
-        let owners = owners.filter(|a| !gateways.contains(a)).map(|a| (a, owner)).collect();
+        let owned =
+            || attached.addresses.iter().map(|a| Address::from(a.get())).filter(|a| !gateways.contains(a));
+        let owners = owned().map(|a| (a, owner)).collect();
+        let endpoint = Endpoint {
+            address: owned().next().unwrap_or(Address::UNSPECIFIED),
+            gateway: attached.gateway.into(),
+            mac,
+            gateway_mac,
+            mtu: attached.mtu,
+            slot,
+            flags: if up { endpoint_flags::ADMIN_UP } else { 0 },
+        };
         Self { endpoint, owners, gateways, answer: None, reachable: up }
     }
 }
@@ -130,6 +132,7 @@ mod tests {
         let entries = Entries::new(&attached(), 3, &[1, 2, 3]).unwrap();
         assert_eq!(entries.endpoint.flags, endpoint_flags::ADMIN_UP);
         assert_eq!(entries.endpoint.slot, 3);
+        assert_eq!(entries.endpoint.address, "2001:db8::10".parse::<std::net::Ipv6Addr>().unwrap().into());
         assert_eq!(entries.owners.len(), 2);
         assert!(
             entries
@@ -157,7 +160,7 @@ mod tests {
         let mut both = attached();
         both.gateways.push(address("2001:db8::10"));
         let entries = Entries::new(&both, 1, &[]).unwrap();
-        assert_eq!(entries.owners.len(), 1);
+        assert_eq!(entries.owners.keys().collect::<Vec<_>>(), [&entries.endpoint.address]);
         assert_eq!(entries.gateways.len(), 2);
     }
 
