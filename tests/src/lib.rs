@@ -7,6 +7,8 @@
 //! repeated here.
 
 pub mod cases;
+pub mod cloud;
+pub mod foreign;
 pub mod frame;
 pub mod guest;
 pub mod host;
@@ -14,6 +16,7 @@ pub mod netns;
 pub mod process;
 pub mod program;
 pub mod qemu;
+pub mod stream;
 pub mod tap;
 pub mod traffic;
 pub mod wait;

@@ -132,6 +132,15 @@ impl Namespace {
         })
     }
 
+    /// IPv6 packets that the kernel itself has forwarded, bypassed by BPF that redirects (`Ip6OutForwDatagrams`).
+    pub fn kernel_forwarded(&self) -> Result<u64> {
+        self.enter(|| {
+            let counters = fs::read_to_string("/proc/thread-self/net/snmp6")?;
+            let line = counters.lines().find_map(|line| line.strip_prefix("Ip6OutForwDatagrams"));
+            line.context("no Ip6OutForwDatagrams")?.trim().parse().context("Ip6OutForwDatagrams is no number")
+        })
+    }
+
     /// The ifindex of an interface, if it is there.
     pub fn ifindex(&self, interface: &str) -> Result<Option<u32>> {
         self.enter(|| match nix::net::if_::if_nametoindex(interface) {
@@ -162,6 +171,11 @@ impl Handles {
 pub fn existing() -> Result<Vec<String>> {
     let ours = format!("{PREFIX}{}.", std::process::id());
     Ok(names()?.into_iter().filter(|name| name.starts_with(&ours)).collect())
+}
+
+/// Removes what this process has made, for when it must end without dropping its values.
+pub fn remove_own() -> Result<()> {
+    existing()?.iter().try_for_each(|name| remove(&path(name)))
 }
 
 /// Makes the namespaces on the calling thread, which is of no use for anything else afterwards.

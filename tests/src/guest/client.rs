@@ -4,8 +4,9 @@ use super::KernelGuest;
 use crate::process::Running;
 use anyhow::Result;
 
-/// ISC dhclient with Debian's own script.
+/// ISC dhclient with Debian's own script, started when the guest has a link-local address, as ifupdown does.
 pub fn dhclient(guest: &KernelGuest) -> Result<Running> {
+    guest.wait_link_local()?;
     let mut command = guest.namespace.command("/sbin/dhclient");
     command.args(["-6", "-d", "-v", "-lf", "/run/dhclient.leases", "-pf", "/run/dhclient.pid", "eth0"]);
     Running::start("dhclient", command)

@@ -103,8 +103,9 @@ impl KernelGuest {
         self.namespace.ip("link set eth0 up").map(drop)
     }
 
-    /// Gives `eth0` an address and a default route by hand, and brings it up.
+    /// Gives `eth0` an address and a default route by hand, and brings it up without router discovery.
     pub fn configure(&self, address: Ipv6Addr) -> Result<()> {
+        self.namespace.set_sysctl("net/ipv6/conf/eth0/accept_ra", 0)?;
         self.boot()?;
         self.namespace.add_address("eth0", address)?;
         self.namespace.ip(&format!("route add default via {} dev eth0", self.gateway())).map(drop)
@@ -156,6 +157,15 @@ impl KernelGuest {
     pub fn wait_address(&self, address: Ipv6Addr, limit: Duration) -> Result<()> {
         eventually(&format!("{}: address {address}", self.settings.tap), limit, || {
             Ok(self.addresses()?.contains(&address).then_some(()))
+        })
+    }
+
+    /// Waits until duplicate address detection of the link-local address is past, a second or two after boot.
+    pub fn wait_link_local(&self) -> Result<()> {
+        let limit = Duration::from_secs(20);
+        eventually(&format!("{}: a link-local address", self.settings.tap), limit, || {
+            let addresses = self.namespace.ip("-6 address show dev eth0 scope link -tentative")?;
+            Ok(addresses.contains("fe80").then_some(()))
         })
     }
 

@@ -1,9 +1,11 @@
 //! A host: a namespace with directories of its own in which a real `serval run` works.
 
 mod documents;
+mod inventory;
 mod status;
 
 pub use documents::{Endpoint, Subnet};
+pub use inventory::Inventory;
 pub use status::{EndpointStatus, Status};
 
 use crate::netns::Namespace;
@@ -11,8 +13,8 @@ use crate::process::Running;
 use crate::wait::timed;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
+use std::ffi::OsString;
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output};
 use std::sync::Arc;
@@ -32,6 +34,8 @@ pub struct Host {
     pub namespace: Arc<Namespace>,
     node: String,
     directory: TempDir,
+    /// What the daemon is started by, if not by itself.
+    wrapper: Vec<String>,
     daemon: Option<Running>,
     log: Vec<String>,
     tells: bool,
@@ -44,6 +48,7 @@ impl Host {
             namespace: Arc::new(Namespace::new(label)?),
             node: format!("{label}.test"),
             directory: tempfile::Builder::new().prefix("serval-test.").tempdir()?,
+            wrapper: Vec::new(),
             daemon: None,
             log: Vec::new(),
             tells: true,
@@ -58,6 +63,11 @@ impl Host {
         let mut host = Self::new(label)?;
         host.start()?;
         Ok(host)
+    }
+
+    /// Starts the daemon by another program from now on: its name and arguments.
+    pub fn wrap(&mut self, wrapper: &[&str]) {
+        self.wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
     }
 
     /// Keeps the daemon's log to itself when the host is dropped; by default it is printed, for tests that failed.
@@ -124,8 +134,10 @@ impl Host {
         if self.daemon.is_some() {
             bail!("the daemon of {} already runs", self.node);
         }
-        let mut command = self.namespace.command(binary()?);
-        command.arg("run").arg("--config").arg(self.configuration());
+        let daemon = program()?.into_os_string();
+        let mut words = self.wrapper.iter().map(OsString::from).chain([daemon]);
+        let mut command = self.namespace.command(words.next().context("no program")?);
+        command.args(words).arg("run").arg("--config").arg(self.configuration());
         self.daemon = Some(Running::start(format!("serval run on {}", self.node), command)?);
         Ok(())
     }
@@ -172,7 +184,7 @@ impl Host {
 
     /// Runs `serval` with the host's configuration and returns whatever comes of it.
     pub fn serval(&self, arguments: &[&str]) -> Result<Output> {
-        let mut command = self.namespace.command(binary()?);
+        let mut command = self.namespace.command(program()?);
         command.args(arguments).arg("--config").arg(self.configuration());
         command.output().with_context(|| format!("cannot run serval {}", arguments.join(" ")))
     }
@@ -205,28 +217,6 @@ impl Host {
     pub fn log(&self) -> Vec<String> {
         let current = self.daemon.as_ref().map(Running::log).unwrap_or_default();
         [self.log.clone(), current].concat()
-    }
-
-    /// Paths of all pins below the directory of pins, sorted.
-    pub fn list_pins(&self) -> Result<Vec<PathBuf>> {
-        let pins = self.pins();
-        self.namespace.enter(|| {
-            let mut found = Vec::new();
-            let mut directories = vec![pins];
-            while let Some(directory) = directories.pop() {
-                let entries = match fs::read_dir(&directory) {
-                    Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                    other => other?,
-                };
-                for entry in entries {
-                    let entry = entry?;
-                    let to = if entry.file_type()?.is_dir() { &mut directories } else { &mut found };
-                    to.push(entry.path());
-                }
-            }
-            found.sort();
-            Ok(found)
-        })
     }
 
     /// `None` when no daemon answers.
@@ -265,7 +255,7 @@ pub fn wait(what: &str, mut probe: impl FnMut() -> Result<bool>) -> Result<Durat
 }
 
 /// The daemon under test: `SERVAL_BIN`, else the release build of this workspace.
-fn binary() -> Result<PathBuf> {
+pub fn program() -> Result<PathBuf> {
     let path =
         std::env::var_os("SERVAL_BIN").map_or_else(|| crate::target().join("release/serval"), PathBuf::from);
     path.canonicalize()

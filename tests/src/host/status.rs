@@ -39,6 +39,11 @@ impl Status {
 }
 
 impl EndpointStatus {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.text("/name")
+    }
+
     /// `up`, `pending`, `down` or `error`.
     pub fn state(&self) -> &str {
         self.text("/state")

@@ -39,7 +39,11 @@ mount -t tmpfs tmp /tmp
 for module in MODULES; do insmod /modules/$module; done
 ip link set lo up
 ip link set eth0 up
-dhclient -6 -d -sf /dhclient-script -lf /tmp/leases -pf /tmp/dhclient.pid eth0 >/tmp/dhclient.log 2>&1 </dev/null &
+{
+    # Permanent and no longer tentative, which dhclient itself does not wait for.
+    until grep -q '^fe80.* 80 *eth0$' /proc/net/if_inet6; do usleep 20000; done
+    exec dhclient -6 -d -sf /dhclient-script -lf /tmp/leases -pf /tmp/dhclient.pid eth0
+} >/tmp/dhclient.log 2>&1 </dev/null &
 stty -F /dev/ttyS1 raw -echo
 exec </dev/ttyS1 >/dev/ttyS1 2>&1
 echo READY
@@ -52,8 +56,6 @@ done
 /// What dhclient runs on a change: an address as DHCPv6 gives it, without a prefix.
 const DHCLIENT_SCRIPT: &str = r#"#!/bin/busybox sh
 case $reason in
-PREINIT6)
-    while ip -6 address show dev $interface | grep -q tentative; do usleep 20000; done ;;
 BOUND6 | RENEW6 | REBIND6)
     ip -6 address add $new_ip6_address/128 dev $interface ;;
 EXPIRE6 | RELEASE6 | STOP6)

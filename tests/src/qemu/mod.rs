@@ -10,6 +10,7 @@ use crate::wait::eventually;
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::io::Write;
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Stdio};
 use std::sync::Arc;
@@ -108,6 +109,17 @@ impl Vm {
                 bail!("`{line}` in the VM did not succeed within {limit:?}: {}", output.text);
             }
         }
+    }
+
+    /// Waits until the VM has `address` and duplicate address detection is past.
+    pub fn wait_address(&mut self, address: Ipv6Addr, limit: Duration) -> Result<()> {
+        let digits = address.octets().map(|octet| format!("{octet:02x}")).concat();
+        // Address, interface, prefix length, scope, flags: permanent, and not tentative.
+        let line = format!("grep -q '^{digits} .. .. .. 80 *eth0$' /proc/net/if_inet6");
+        let waited = self.run_until(&line, limit);
+        waited.map(drop).with_context(|| {
+            self.run("cat /tmp/dhclient.log", limit).map_or_else(|e| e.to_string(), |o| o.text)
+        })
     }
 
     /// What the VM's kernel has printed.
