@@ -1,0 +1,257 @@
+//! `serval-demo`: VMs on one host boot into working IPv6 and talk to each other through the fast path, watched. Touches
+//! namespaces of its own only, and takes them away again.
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Parser;
+use comfy_table::{CellAlignment, Table, presets};
+use nix::sys::signal::{SigSet, Signal};
+use serval_tests::cloud::{self, address, endpoint, mac, name, plugged, tap};
+use serval_tests::guest::{self, KernelGuest};
+use serval_tests::host::{EndpointStatus, Host};
+use serval_tests::netns;
+use serval_tests::process::Running;
+use serval_tests::qemu::Vm;
+use serval_tests::traffic::{self, Bulk, Ping, parse_ping};
+use std::fmt::Display;
+use std::io::stdin;
+use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a guest may take to boot, and anything in the VM, which is emulated.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Echo requests between each pair.
+const PINGS: u32 = 5;
+
+/// Seconds of bulk TCP.
+const BULK: u32 = 3;
+
+/// Shows VMs on one host: how they get route and address, reach each other, and what carries their packets.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask demo --", version)]
+struct Arguments {
+    /// Leave out the real VM in QEMU
+    #[arg(long)]
+    no_vm: bool,
+    /// At the end, wait for Enter before everything is taken away
+    #[arg(long)]
+    hold: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match clean_up_on_interrupt().and_then(|()| tell(&arguments)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nThe demo failed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// On Ctrl-C takes the namespaces away; children end with this process.
+fn clean_up_on_interrupt() -> Result<()> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGTERM);
+    // Threads inherit this; programs that are started do not.
+    signals.thread_block()?;
+    thread::spawn(move || {
+        let signal = signals.wait();
+        if let Err(error) = netns::remove_own() {
+            eprintln!("{error:#}");
+        }
+        std::process::exit(128 + signal.map_or(0, |signal| signal as i32));
+    });
+    Ok(())
+}
+
+fn tell(arguments: &Arguments) -> Result<()> {
+    if let Some(reason) = serval_tests::unavailable() {
+        bail!(reason);
+    }
+    let vm = if arguments.no_vm { "" } else { ", and a VM in QEMU" };
+    println!("Serval on one host: two guests with a kernel stack of their own behind virtio-net TAPs{vm}.\n");
+
+    let mut host = Host::new("demo")?;
+    host.keep_quiet();
+    host.put("subnet.yaml", cloud::subnet().document())?;
+    for number in 1..=3 - u8::from(arguments.no_vm) {
+        host.put_endpoint(&endpoint(number))?;
+    }
+    let ready = host.start()?;
+    say(
+        "host",
+        format!("namespace {}: `serval run` is ready after {} ms", host.namespace.name(), ready.as_millis()),
+    );
+
+    let first = boot(&host, 1, "dhclient", guest::dhclient)?;
+    let second = boot(&host, 2, "dhcpcd", guest::dhcpcd)?;
+    let mut vm = if arguments.no_vm { None } else { Some(boot_vm(&host)?) };
+
+    println!();
+    let guests = [&first.guest, &second.guest];
+    for (from, to) in [(1, 2), (2, 1)] {
+        let guest = guests[usize::from(from - 1)];
+        let ping = traffic::ping(&guest.namespace, address(to), PINGS, Duration::from_millis(100))?;
+        pinged(&name(from), &name(to), ping)?;
+    }
+    if let Some(vm) = &mut vm {
+        for (number, guest) in [(1, guests[0]), (2, guests[1])] {
+            let ping = traffic::ping(&guest.namespace, address(3), PINGS, Duration::from_millis(100))?;
+            pinged(&name(number), &name(3), ping)?;
+            let said = vm.run_until(&format!("ping6 -c {PINGS} {}", address(number)), PATIENCE)?;
+            pinged(
+                &name(3),
+                &name(number),
+                parse_ping(&said).context("ping6 in the VM said nothing known")?,
+            )?;
+        }
+    }
+    bulk(&first.guest, &second.guest)?;
+
+    println!(
+        "\nWhich packets went by XDP, by TC and by the kernel, as `serval status --json` counts them:\n"
+    );
+    let endpoints = host.status()?.endpoints();
+    println!("{}", table(&endpoints)?);
+    verdict(&endpoints)?;
+    println!(
+        "\nEchoes carry whole checksums and go by XDP. TCP leaves its checksums and segments to the device, so XDP \
+         hands\nit to TC, where offloads stay intact. Neighbours and routers are answered in BPF, DHCPv6 by the daemon."
+    );
+    if arguments.hold {
+        println!(
+            "\nLook around with `ip netns exec {} ...`; Enter takes everything away.",
+            host.namespace.name()
+        );
+        stdin().read_line(&mut String::new())?;
+    }
+    Ok(())
+}
+
+/// A guest and the client that keeps its address.
+struct Booted {
+    guest: KernelGuest,
+    _client: Running,
+}
+
+fn boot(
+    host: &Host,
+    number: u8,
+    client_name: &str,
+    client: impl Fn(&KernelGuest) -> Result<Running>,
+) -> Result<Booted> {
+    let guest = plugged(host, number)?;
+    let start = Instant::now();
+    guest.boot()?;
+    let client = client(&guest)?;
+    let explain = || client.log().join("\n");
+    guest.wait_default_route(PATIENCE).with_context(explain)?;
+    // dhcpcd takes router discovery over from the kernel.
+    let by_kernel = guest.namespace.sysctl("net/ipv6/conf/eth0/accept_ra")? != "0";
+    let by = if by_kernel { "its kernel" } else { client_name };
+    let via = guest.gateway();
+    got(number, start, "default route", format!("via {via}, router discovery by {by}"));
+    guest.wait_address(address(number), PATIENCE).with_context(explain)?;
+    got(number, start, "address", format!("{}, DHCPv6 by {client_name}", address(number)));
+    Ok(Booted { guest, _client: client })
+}
+
+fn boot_vm(host: &Host) -> Result<Vm> {
+    let start = Instant::now();
+    let mut vm = Vm::boot(&host.namespace, &tap(3), mac(3))?;
+    let release = vm.run("uname -r", PATIENCE)?.text;
+    got(3, start, "user space", format!("QEMU without KVM, Linux {}", release.trim()));
+    vm.run_until("ip -6 route show default | grep -q via", PATIENCE)?;
+    let route = vm.run("ip -6 route show default", PATIENCE)?.text;
+    let via = route.split_ascii_whitespace().skip_while(|word| *word != "via").nth(1).unwrap_or("?");
+    got(3, start, "default route", format!("via {via}, router discovery by its kernel"));
+    vm.wait_address(address(3), PATIENCE)?;
+    got(3, start, "address", format!("{}, DHCPv6 by dhclient", address(3)));
+    Ok(vm)
+}
+
+fn pinged(from: &str, to: &str, ping: Ping) -> Result<()> {
+    say("ping", format!("{from} -> {to}: {} of {} answered", ping.received, ping.sent));
+    ensure!(ping.received == ping.sent, "{from} does not reach {to}");
+    Ok(())
+}
+
+/// Bulk TCP, and whether segments crossed as the guest made them.
+fn bulk(from: &KernelGuest, to: &KernelGuest) -> Result<()> {
+    let _server = traffic::iperf3_server(&to.namespace)?;
+    let (sent, received) = (from.counts().from_vm, to.counts().to_vm);
+    let Bulk { bits_per_second, retransmits } = traffic::iperf3(&from.namespace, address(2), BULK)?;
+    let (sent_after, received_after) = (from.counts().from_vm, to.counts().to_vm);
+    let cut = sent_after.segmented - sent.segmented;
+    let whole = received_after.segmented - received.segmented;
+    say(
+        "iperf3",
+        format!(
+            "{} -> {}: {:.1} Gbit/s, {retransmits} segments sent again",
+            name(1),
+            name(2),
+            bits_per_second / 1e9
+        ),
+    );
+    say("", format!("{cut} GSO frames left {}, {whole} reached {} as they were", name(1), name(2)));
+    ensure!(cut > 0 && whole * 10 >= cut * 9, "offloads did not stay intact");
+    Ok(())
+}
+
+fn table(endpoints: &[EndpointStatus]) -> Result<String> {
+    let columns = [
+        ("from VM\nXDP", "forwarded_xdp"),
+        ("\nTC", "forwarded_tc"),
+        ("\nkernel", "passed"),
+        ("to VM\nXDP", "delivered_xdp"),
+        ("\nTC", "delivered_tc"),
+        ("\nkernel", "delivered_kernel"),
+        ("answered\nNS", "answered_ns"),
+        ("\nRS", "answered_rs"),
+        ("\nDHCPv6", "dhcp6_replies"),
+    ];
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_NO_BORDERS);
+    let titles = columns.iter().map(|(title, _)| *title);
+    table.set_header(["\nendpoint", "\nhooks"].into_iter().chain(titles).chain(["\ndropped"]));
+    for endpoint in endpoints {
+        let mut row = vec![endpoint.name().to_owned(), format!("{} + {}", endpoint.xdp(), endpoint.tc())];
+        for (_, counter) in columns {
+            row.push(endpoint.counter(counter)?.to_string());
+        }
+        row.push(endpoint.dropped().to_string());
+        table.add_row(row);
+    }
+    for column in table.column_iter_mut().skip(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    Ok(table.trim_fmt())
+}
+
+/// The counters must say that the fast path did the work.
+fn verdict(endpoints: &[EndpointStatus]) -> Result<()> {
+    for endpoint in endpoints {
+        let name = endpoint.name();
+        ensure!(endpoint.state() == "up", "{name} is {}: {}", endpoint.state(), endpoint.reason());
+        ensure!(endpoint.counter("forwarded_xdp")? > 0, "XDP forwarded nothing of {name}");
+        ensure!(endpoint.counter("answered_rs")? > 0, "BPF answered no router solicitation of {name}");
+        ensure!(
+            endpoint.dropped() == 0,
+            "frames of {name} were dropped: {}",
+            endpoint.0["counters"]["dropped"]
+        );
+    }
+    ensure!(endpoints[0].counter("forwarded_tc")? > 0, "TC forwarded nothing of {}", endpoints[0].name());
+    Ok(())
+}
+
+fn got(number: u8, start: Instant, what: &str, how: impl Display) {
+    say(&name(number), format!("{what:<14}after {:>4.1} s  {how}", start.elapsed().as_secs_f64()));
+}
+
+fn say(who: &str, what: impl Display) {
+    println!("  {who:<7} {what}");
+}
