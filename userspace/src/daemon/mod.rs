@@ -1,10 +1,11 @@
 //! The loop that joins all parts; it alone knows all of them.
 //!
-//! Everything that changes the host is done here, by one task, one step at a time: [`ledger`] says which step is the most
-//! urgent one, [`host`] takes it. Between two steps the loop looks at what has happened, so a TAP that vanishes is dealt
+//! Everything that changes the host is done here, by one task, one step at a time: `ledger` says which step is the most
+//! urgent one, `host` takes it. Between two steps the loop looks at what has happened, so a TAP that vanishes is dealt
 //! with at once, however many others wait. What can be answered without changing the host (DHCPv6, advertisements,
 //! control connections) runs in tasks of its own.
 
+mod adopt;
 mod host;
 mod ledger;
 mod lock;
@@ -25,6 +26,11 @@ use tokio::sync::mpsc;
 
 /// How often everything is looked at although nothing was heard: others may have changed what is ours.
 const AUDIT: Duration = Duration::from_secs(30);
+/// How long a start waits for what a daemon that has just been killed still holds: the kernel takes a moment to end a
+/// process.
+const HANDOVER: Duration = Duration::from_secs(1);
+/// File in the run directory that remembers what the resources last said without an error.
+const LAST_GOOD: &str = "last-good.json";
 
 /// Runs until SIGTERM or SIGINT. What it has set up stays: the VMs do not notice that it ends.
 pub async fn run(config: Config) -> anyhow::Result<()> {
@@ -37,7 +43,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         .with_context(|| format!("cannot listen on {}", run_directory.join(control::SOCKET).display()))?;
 
     let mut links = links::Watch::open().await?;
-    let mut resources = source::Watch::open(&config.resources.directory);
+    let mut resources = source::Watch::resume(&config.resources.directory, &run_directory.join(LAST_GOOD));
     let mut host = Host::open(config, links.facts().clone(), resources.snapshot().clone()).await?;
     let server = Server::start(host.endpoints(), server_duid);
     let (calls, mut called) = mpsc::channel(8);

@@ -2,7 +2,7 @@
 
 use super::state::{Listing, Parsed};
 use crate::resource::Problem;
-use crate::resource::document::{self, FILE_LIMIT, Format};
+use crate::resource::document::{self, Document, FILE_LIMIT, Format};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Read as _};
@@ -39,6 +39,19 @@ impl Files {
         }
         Ok(self.cache.iter().map(|(path, read)| (path.clone(), read.parsed.clone())).collect())
     }
+
+    /// Every file as it was last read, with its text if that is without an error.
+    pub fn texts(&self) -> impl Iterator<Item = (&Path, Option<&str>)> {
+        self.cache.iter().map(|(path, read)| {
+            let text = read.bytes.as_deref().filter(|_| is_good(&read.parsed));
+            (path.as_path(), text.and_then(|bytes| str::from_utf8(bytes).ok()))
+        })
+    }
+}
+
+fn is_good(parsed: &Parsed) -> bool {
+    let is_good = |document: &Document| !document.problems.iter().any(Problem::is_error);
+    parsed.as_ref().as_ref().is_ok_and(|documents| documents.iter().all(is_good))
 }
 
 /// Reads a file and parses it unless it says what it said when it was `known`; `None` when it is not there.

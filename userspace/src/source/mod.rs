@@ -1,10 +1,11 @@
-//! Where resources come from: a watched directory. Reads files and watches them; writes nothing.
+//! Where resources come from: a watched directory. Reads files and watches them; writes nothing but its memory.
 //!
-//! `state` decides, without I/O, what becomes of what was good before; `files` reads; `events` listens; [`Watch`] joins
-//! them.
+//! `state` decides, without I/O, what becomes of what was good before; `files` reads; `events` listens; `memory` keeps what was
+//! good for the next start; [`Watch`] joins them.
 
 mod events;
 mod files;
+mod memory;
 mod state;
 mod watch;
 

@@ -324,3 +324,56 @@ mod watching {
         println!("noticed after {:?}", begin.elapsed());
     }
 }
+
+mod memory {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// The names after a restart, and which problems say that something was kept.
+    fn restarted(directory: &Path, memory: &Path) -> (Vec<String>, Vec<bool>) {
+        let watch = Watch::resume(directory, memory);
+        (names(watch.snapshot()), kept(watch.snapshot()))
+    }
+
+    #[tokio::test]
+    async fn a_restart_knows_what_was_good() {
+        let d = tempfile::tempdir().unwrap();
+        let (directory, memory) = (d.path().join("resources"), d.path().join("memory.json"));
+        let file = directory.join("f.yaml");
+        fs::create_dir(&directory).unwrap();
+        let [a, b] = [subnet("a", "2001:db8:a::/64"), subnet("b", "2001:db8:b::/64")];
+        fs::write(&file, a.clone() + &b).unwrap();
+        let both = vec!["a 2001:db8:a::/64".to_owned(), "b 2001:db8:b::/64".to_owned()];
+        assert_eq!(restarted(&directory, &memory), (both.clone(), vec![]));
+        assert_eq!(fs::metadata(&memory).unwrap().permissions().mode() & 0o777, 0o600);
+
+        // One document is bad, the file is, the directory is gone: each over a restart, and again.
+        for _ in 0..2 {
+            fs::write(&file, a.clone() + &subnet("b", "nonsense")).unwrap();
+            assert_eq!(restarted(&directory, &memory), (both.clone(), vec![true]));
+        }
+        fs::write(&file, b"\xff").unwrap();
+        assert_eq!(restarted(&directory, &memory), (both.clone(), vec![true]));
+        fs::rename(&directory, d.path().join("away")).unwrap();
+        assert_eq!(restarted(&directory, &memory), (both, vec![true]));
+
+        // What is deleted while nobody watches is gone.
+        fs::create_dir(&directory).unwrap();
+        fs::write(&file, &a).unwrap();
+        assert_eq!(restarted(&directory, &memory).0, ["a 2001:db8:a::/64"]);
+        fs::remove_file(&file).unwrap();
+        assert_eq!(restarted(&directory, &memory), (vec![], vec![]));
+    }
+
+    #[tokio::test]
+    async fn a_spoilt_memory_costs_the_memory_only() {
+        let d = tempfile::tempdir().unwrap();
+        let (directory, memory) = (d.path().join("resources"), d.path().join("memory.json"));
+        fs::create_dir(&directory).unwrap();
+        fs::write(directory.join("f.yaml"), subnet("a", "2001:db8:a::/64")).unwrap();
+        for spoilt in ["", "[1]", "{\"f.yaml\": \"{\", \"x\": \"\"}"] {
+            fs::write(&memory, spoilt).unwrap();
+            assert_eq!(restarted(&directory, &memory), (vec!["a 2001:db8:a::/64".to_owned()], vec![]));
+        }
+    }
+}

@@ -2,8 +2,10 @@
 
 use super::events::Events;
 use super::files::Files;
+use super::memory::Memory;
 use super::state::{Listing, State};
 use super::{Problem, Severity, Snapshot};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,7 +21,7 @@ const POLL: Duration = Duration::from_secs(1);
 /// A directory of resources and the last good state of each.
 pub struct Watch {
     directory: PathBuf,
-    files: Arc<Mutex<Files>>,
+    reader: Arc<Mutex<Reader>>,
     state: State,
     snapshot: Snapshot,
     events: Events,
@@ -29,13 +31,32 @@ pub struct Watch {
     stale: bool,
 }
 
+/// What reading works on.
+struct Reader {
+    files: Files,
+    memory: Option<Memory>,
+}
+
 impl Watch {
     /// Reads `directory`, which need not exist, and begins to watch it.
     pub fn open(directory: &Path) -> Self {
+        Self::start(directory, None)
+    }
+
+    /// The same, with what was good when an earlier process watched: `memory` is the file that is kept in.
+    pub fn resume(directory: &Path, memory: &Path) -> Self {
+        Self::start(directory, Some(Memory::open(memory)))
+    }
+
+    fn start(directory: &Path, memory: Option<Memory>) -> Self {
+        let mut state = State::default();
+        if let Some(memory) = &memory {
+            state.merge(Ok(memory.files()));
+        }
         let mut watch = Self {
             directory: directory.to_owned(),
-            files: Arc::default(),
-            state: State::default(),
+            reader: Arc::new(Mutex::new(Reader { files: Files::default(), memory })),
+            state,
             snapshot: Snapshot::default(),
             events: Events::open(directory),
             deaf: false,
@@ -99,8 +120,9 @@ impl Watch {
     }
 
     fn read(&self) -> impl FnOnce() -> Listing + Send + 'static {
-        let (files, directory, writing) = (self.files.clone(), self.directory.clone(), self.events.writing());
-        move || files.lock().unwrap_or_else(PoisonError::into_inner).read(&directory, &writing)
+        let (reader, directory, writing) =
+            (self.reader.clone(), self.directory.clone(), self.events.writing());
+        move || reader.lock().unwrap_or_else(PoisonError::into_inner).read(&directory, &writing)
     }
 
     /// Whether the directory says something else than before.
@@ -110,5 +132,15 @@ impl Watch {
         let changed = snapshot != self.snapshot;
         self.snapshot = snapshot;
         changed
+    }
+}
+
+impl Reader {
+    fn read(&mut self, directory: &Path, writing: &BTreeSet<PathBuf>) -> Listing {
+        let listing = self.files.read(directory, writing)?;
+        if let Some(memory) = &mut self.memory {
+            memory.learn(&self.files);
+        }
+        Ok(listing)
     }
 }
