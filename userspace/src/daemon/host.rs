@@ -4,12 +4,13 @@
 //! TAP, the kernel's routes come first, then the maps, then the hooks; to close it, the kernel stops forwarding for it
 //! first, and the hooks, which still drop everything, go last.
 
+use super::adopt;
 use super::ledger::{Ledger, Role, Step};
 use super::report::{self, Evidence};
-use crate::apply::fastpath::{self, FastPath, HookReport, TcHook, XdpHook};
+use crate::apply::fastpath::{self, FastPath, FastPathError, HookReport, TcHook, XdpHook};
 use crate::apply::kernel::{Kernel, KernelError};
 use crate::cause::in_one_line;
-use crate::config::{Config, XdpMode};
+use crate::config::Config;
 use crate::plan::{self, Attached, EndpointPlan, HostFacts, Plan};
 use crate::resource::{InterfaceName, Problem};
 use crate::serve::control::{Reply, Verb};
@@ -49,7 +50,7 @@ impl Host {
     pub async fn open(config: Config, facts: HostFacts, snapshot: Snapshot) -> anyhow::Result<Self> {
         let mut host = Self {
             kernel: Kernel::open(&config.tap_prefix)?,
-            fast_path: open_fast_path(&config),
+            fast_path: adopt::fast_path(&config).await,
             config,
             facts,
             snapshot: Snapshot::default(),
@@ -87,8 +88,7 @@ impl Host {
             }
         }
         let directory = &self.config.resources.directory;
-        let unreadable =
-            |problem: &Problem| problem.is_error() && problem.line.is_none() && problem.file == *directory;
+        let unreadable = |p: &Problem| p.is_error() && !p.kept && p.line.is_none() && p.file == *directory;
         self.known |= !snapshot.problems.iter().any(unreadable);
         self.snapshot = snapshot;
         self.replan();
@@ -170,13 +170,14 @@ impl Host {
                 Ok(repaired) => self.note_drift(repaired, "the fast path"),
                 Err(error) => tracing::warn!("cannot verify the fast path: {}", in_one_line(&error)),
             },
-            Err(status) if status.state == FastPathState::Unavailable => {
-                self.fast_path = open_fast_path(&self.config);
-                if self.fast_path.is_ok() {
+            Err(status) if status.state == FastPathState::Unavailable => match adopt::open(&self.config) {
+                Ok(fast_path) => {
+                    self.fast_path = Ok(fast_path);
                     let taps = self.ledger.attached().map(|(ifindex, _)| ifindex).collect();
                     self.ledger.touch(&taps);
                 }
-            }
+                Err(error) => status.reason = Some(in_one_line(&error)),
+            },
             Ok(_) | Err(_) => {}
         }
         self.ledger.audit();
@@ -271,7 +272,7 @@ impl Host {
         if faults.is_empty() { Ok(changed) } else { Err(faults.join("; ")) }
     }
 
-    fn detach(&mut self) -> Result<Detached, fastpath::FastPathError> {
+    fn detach(&mut self) -> Result<Detached, FastPathError> {
         let detached = FastPathStatus {
             state: FastPathState::Detached,
             reason: Some("taken off by `serval detach`; restart the daemon to put it back".to_owned()),
@@ -363,20 +364,6 @@ impl Host {
             served: server.stats(attached.ifindex).unwrap_or_default(),
         }
     }
-}
-
-fn open_fast_path(config: &Config) -> Result<FastPath, FastPathStatus> {
-    let settings = fastpath::Settings {
-        pin: config.paths.pin.clone(),
-        max_endpoints: config.limits.endpoints,
-        tc: config.fastpath.tc,
-        xdp: config.fastpath.xdp == XdpMode::Native,
-    };
-    FastPath::open(&settings).map_err(|error| {
-        let reason = in_one_line(&error);
-        tracing::warn!("the kernel forwards alone, without the fast path: {reason}");
-        FastPathStatus { state: FastPathState::Unavailable, reason: Some(reason) }
-    })
 }
 
 fn off() -> HookReport {

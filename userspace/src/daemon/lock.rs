@@ -1,10 +1,13 @@
 //! One daemon a run directory.
 
-use anyhow::{Context, bail};
+use super::HANDOVER;
+use anyhow::{Context, anyhow};
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::path::Path;
+use std::time::Instant;
 
 /// Name of the lock file in the run directory. It stays when the daemon ends: only who holds the lock counts.
 const LOCK: &str = "serval.lock";
@@ -28,25 +31,35 @@ impl RunLock {
             )?;
         let mut holder = String::new();
         file.read_to_string(&mut holder).with_context(|| format!("cannot read {}", path.display()))?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(mut file) => {
-                file.set_len(0).and_then(|()| rewrite(&mut file)).with_context(|| {
-                    format!("cannot write {}; make room on its file system", path.display())
-                })?;
-                Ok(Self { _file: file })
-            }
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => bail!(
+        let mut file = lock(file).map_err(|errno| match errno {
+            Errno::EWOULDBLOCK => anyhow!(
                 "another serval runs with the run directory {} (process {}); stop it, or set another `run` in [paths]",
                 run.display(),
                 holder.trim()
             ),
-            Err((_, error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+            errno => anyhow!(errno).context(format!("cannot lock {}", path.display())),
+        })?;
+        file.set_len(0)
+            .and_then(|()| rewrite(&mut file))
+            .with_context(|| format!("cannot write {}; make room on its file system", path.display()))?;
+        Ok(Self { _file: file })
+    }
+}
+
+/// Locks `file`. A daemon that has just been killed may hold it for a moment more.
+fn lock(mut file: File) -> Result<Flock<File>, Errno> {
+    let end = Instant::now() + HANDOVER;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(locked) => return Ok(locked),
+            Err((unlocked, Errno::EWOULDBLOCK)) if Instant::now() < end => file = unlocked,
+            Err((_, errno)) => return Err(errno),
         }
+        std::thread::sleep(HANDOVER / 20);
     }
 }
 
 fn rewrite(file: &mut File) -> std::io::Result<()> {
-    use std::io::Seek;
     file.rewind()?;
     writeln!(file, "{}", std::process::id())
 }
@@ -61,7 +74,8 @@ mod tests {
         let first = RunLock::acquire(run.path()).unwrap();
         let refused = RunLock::acquire(run.path()).unwrap_err().to_string();
         assert!(refused.contains(&format!("(process {})", std::process::id())), "{refused}");
-        drop(first);
+        let ending = std::thread::spawn(move || drop(first));
         RunLock::acquire(run.path()).unwrap();
+        ending.join().unwrap();
     }
 }

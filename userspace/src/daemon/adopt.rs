@@ -1,0 +1,42 @@
+//! The fast path at the start: what an earlier daemon left is adopted, or taken off where that cannot be.
+
+use super::HANDOVER;
+use crate::apply::fastpath::{FastPath, FastPathError, Settings, detach_pinned};
+use crate::cause::in_one_line;
+use crate::config::{Config, XdpMode};
+use crate::status::{FastPathState, FastPathStatus};
+use std::time::Instant;
+
+/// Opens the fast path, waiting for a daemon that has just been killed to let go of its pins. Without one the kernel
+/// forwards alone: programs of an earlier daemon would go on with what that one knew, so they are taken off.
+pub async fn fast_path(config: &Config) -> Result<FastPath, FastPathStatus> {
+    let end = Instant::now() + HANDOVER;
+    loop {
+        match open(config) {
+            Err(FastPathError::PinInUse { .. }) if Instant::now() < end => {
+                tokio::time::sleep(HANDOVER / 20).await;
+            }
+            Err(error) => {
+                let reason = in_one_line(&error);
+                tracing::warn!("the kernel forwards alone, without the fast path: {reason}");
+                match detach_pinned(&config.paths.pin) {
+                    Ok(0) => {}
+                    Ok(taps) => tracing::warn!("took the programs of an earlier run from {taps} TAPs"),
+                    Err(error) => tracing::debug!("programs of an earlier run: {}", in_one_line(&error)),
+                }
+                return Err(FastPathStatus { state: FastPathState::Unavailable, reason: Some(reason) });
+            }
+            Ok(fast_path) => return Ok(fast_path),
+        }
+    }
+}
+
+/// Opens the fast path.
+pub fn open(config: &Config) -> Result<FastPath, FastPathError> {
+    FastPath::open(&Settings {
+        pin: config.paths.pin.clone(),
+        max_endpoints: config.limits.endpoints,
+        tc: config.fastpath.tc,
+        xdp: config.fastpath.xdp == XdpMode::Native,
+    })
+}
