@@ -71,6 +71,15 @@ impl Carrier {
     }
 }
 
+/// Which of a carrier's hooks must do the work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// The first that it has: XDP before TC.
+    First,
+    /// TC, for frames that XDP has to leave alone.
+    Tc,
+}
+
 /// A carrier at work.
 pub struct Path {
     /// Where it works.
@@ -104,12 +113,12 @@ impl Path {
         Ok(Self { host: Arc::clone(host), ifindex, carrier, works })
     }
 
-    /// Frames from the first TAP that the hook under test has sent on so far; `None`: nothing else could have.
-    pub fn sent_on(&self) -> Result<Option<u64>> {
+    /// Frames from the first TAP that `hook` has sent on so far; `None`: nothing but the carrier could have.
+    pub fn sent_on(&self, hook: Hook) -> Result<Option<u64>> {
         let Works::Serval(fastpath) = &self.works else { return Ok(None) };
         let counters = fastpath.counters(self.ifindex[0])?.context("the endpoint has no counters")?;
-        Ok(Some(match self.carrier {
-            Carrier::Serval => counters.get(Counter::ForwardedXdp),
+        Ok(Some(match (hook, self.carrier) {
+            (Hook::First, Carrier::Serval) => counters.get(Counter::ForwardedXdp),
             _ => counters.get(Counter::ForwardedTc),
         }))
     }

@@ -73,7 +73,8 @@ impl VnetHeader {
     /// In `gso_type`: UDP.
     pub const GSO_UDP_L4: u8 = 5;
 
-    fn to_bytes(self) -> [u8; 12] {
+    /// As it is written in front of a frame; a legacy header is the first 10 bytes.
+    pub fn to_bytes(self) -> [u8; 12] {
         let mut bytes = [0; 12];
         bytes[0] = self.flags;
         bytes[1] = self.gso_type;

@@ -15,8 +15,12 @@ use std::sync::Arc;
 
 pub const NAME: &str = "bulk";
 
-const ARMS: [(Carrier, Option<Carrier>); 3] =
-    [(Carrier::Serval, Some(Carrier::BareTc)), (Carrier::BareTc, None), (Carrier::Kernel, None)];
+const ARMS: [(Carrier, Option<Carrier>); 4] = [
+    (Carrier::Serval, Some(Carrier::BareTc)),
+    (Carrier::ServalTc, Some(Carrier::BareTc)),
+    (Carrier::BareTc, None),
+    (Carrier::Kernel, None),
+];
 
 const METRICS: &[Metric] = &[Metric { name: "payload", unit: "Gbit/s", better: Better::More }];
 

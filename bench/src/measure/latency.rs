@@ -1,7 +1,7 @@
 //! One packet at a time: from the write into a TAP until the frame can be read from the other, on one CPU. Everything
 //! between happens inside the two system calls, so nobody has to be woken.
 
-use super::wire::Wire;
+use super::wire::{Kind, Wire};
 use crate::carrier::Carrier;
 use crate::cpu;
 use crate::report::{Metric, Outcome};
@@ -36,7 +36,7 @@ pub fn run(quick: bool) -> Result<Outcome> {
     let [cpu, _] = cpu::two()?;
     let mut arms = Vec::new();
     for (carrier, limit) in ARMS {
-        let wire = Wire::new(carrier, LENGTH)?;
+        let wire = Wire::new(carrier, Kind::Datagram(LENGTH))?;
         arms.push(Box::new(Single { wire, limit, frames, cpu }) as Box<dyn Arm>);
     }
     let arms = interleave(NAME, &mut arms, rounds)?;

@@ -19,7 +19,8 @@ pub struct Benchmark {
 
 /// All of them.
 pub const BENCHMARKS: &[Benchmark] = &[
-    Benchmark { name: packets::NAME, run: packets::run },
+    Benchmark { name: packets::PACKETS, run: packets::packets },
+    Benchmark { name: packets::SEGMENTS, run: packets::segments },
     Benchmark { name: latency::NAME, run: latency::run },
     Benchmark { name: program::NAME, run: program::run },
     Benchmark { name: bulk::NAME, run: bulk::run },

@@ -1,8 +1,8 @@
-//! Small packets, TAP to TAP: one CPU writes as a VMM does, another reads. How long a packet takes when the next one
-//! follows at once, and how much of that the sending CPU works.
+//! From TAP to TAP: one CPU writes as a VMM does, another reads. How long a frame takes when the next one follows at
+//! once, and how much of that the sending CPU works.
 
-use super::wire::Wire;
-use crate::carrier::Carrier;
+use super::wire::{Kind, Wire};
+use crate::carrier::{Carrier, Hook};
 use crate::cpu;
 use crate::report::{Metric, Outcome};
 use crate::rounds::{Arm, Measured, interleave};
@@ -12,23 +12,16 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-pub const NAME: &str = "packets";
-
-const ARMS: [(Carrier, Option<Carrier>); 5] = [
-    (Carrier::Serval, Some(Carrier::BareXdp)),
-    (Carrier::BareXdp, None),
-    (Carrier::ServalTc, Some(Carrier::BareTc)),
-    (Carrier::BareTc, None),
-    (Carrier::Kernel, None),
-];
+/// Name of the benchmark with small packets.
+pub const PACKETS: &str = "packets";
+/// Name of the benchmark with large ones.
+pub const SEGMENTS: &str = "segments";
 
 const METRICS: &[Metric] = &[
-    Metric { name: "a packet", unit: "ns", better: Better::Less },
-    Metric { name: "CPU of the sender a packet", unit: "ns", better: Better::Less },
+    Metric { name: "a frame", unit: "ns", better: Better::Less },
+    Metric { name: "CPU of the sender a frame", unit: "ns", better: Better::Less },
 ];
 
-/// Bytes of a frame.
-const LENGTH: usize = 78;
 /// Of a hundred frames, those that must arrive exactly.
 const DELIVERED_PERCENT: usize = 99;
 /// How long the reader waits for frames after the last was sent.
@@ -38,23 +31,56 @@ const PATIENCE: Duration = Duration::from_millis(20);
 /// no VMM does it.
 const PAUSE: Duration = Duration::from_micros(10);
 
-/// Runs the benchmark.
-pub fn run(quick: bool) -> Result<Outcome> {
-    let (rounds, frames) = if quick { (5, 5_000) } else { (25, 60_000) };
+/// Small packets, where every one is work.
+pub fn packets(quick: bool) -> Result<Outcome> {
+    let arms = [
+        (Carrier::Serval, Some(Carrier::BareXdp)),
+        (Carrier::BareXdp, None),
+        (Carrier::ServalTc, Some(Carrier::BareTc)),
+        (Carrier::BareTc, None),
+        (Carrier::Kernel, None),
+    ];
+    run(PACKETS, Kind::Datagram(78), Hook::First, &arms, if quick { (5, 5_000) } else { (25, 60_000) })
+}
+
+/// Bulk data as guests send it, where copies are work. XDP cannot send such frames on, so all is up to TC.
+pub fn segments(quick: bool) -> Result<Outcome> {
+    let arms = [
+        (Carrier::Serval, Some(Carrier::BareTc)),
+        (Carrier::ServalTc, Some(Carrier::BareTc)),
+        (Carrier::BareTc, None),
+        (Carrier::Kernel, None),
+    ];
+    run(SEGMENTS, Kind::Segments(60_000), Hook::Tc, &arms, if quick { (5, 500) } else { (25, 3_000) })
+}
+
+fn run(
+    name: &'static str,
+    kind: Kind,
+    hook: Hook,
+    arms: &[(Carrier, Option<Carrier>)],
+    (rounds, frames): (usize, usize),
+) -> Result<Outcome> {
     let cpus = cpu::two()?;
-    let mut arms = Vec::new();
-    for (carrier, limit) in ARMS {
-        let wire = Wire::new(carrier, LENGTH)?;
-        arms.push(Box::new(Sender { wire, limit, frames, cpus }) as Box<dyn Arm>);
+    let mut senders = Vec::new();
+    for (carrier, limit) in arms {
+        let wire = Wire::new(*carrier, kind)?;
+        senders.push(Box::new(Sender { wire, limit: *limit, hook, frames, cpus }) as Box<dyn Arm>);
     }
-    let arms = interleave(NAME, &mut arms, rounds)?;
-    let title = format!("{LENGTH}-byte UDP frames from TAP to TAP, {frames} a round, reader on another CPU");
-    Ok(Outcome { name: NAME, title, metrics: METRICS, arms })
+    let arms = interleave(name, &mut senders, rounds)?;
+    let what = match kind {
+        Kind::Datagram(length) => format!("{length}-byte UDP frames"),
+        Kind::Segments(length) => format!("TCP frames of {length} bytes to be cut into segments"),
+    };
+    let title = format!("{what} from TAP to TAP, {frames} a round, reader on another CPU");
+    Ok(Outcome { name, title, metrics: METRICS, arms })
 }
 
 struct Sender {
     wire: Wire,
     limit: Option<Carrier>,
+    /// Which hook must send the frames on.
+    hook: Hook,
     frames: usize,
     cpus: [usize; 2],
 }
@@ -71,7 +97,7 @@ impl Arm for Sender {
     fn round(&mut self) -> Result<Measured> {
         let wire = &self.wire;
         wire.drain()?;
-        let before = wire.path.sent_on()?;
+        let before = wire.path.sent_on(self.hook)?;
         let (start, sent) = (Barrier::new(2), AtomicBool::new(false));
         let [write_cpu, read_cpu] = self.cpus;
         let (written, read) = std::thread::scope(|scope| -> Result<_> {
@@ -95,7 +121,7 @@ impl Arm for Sender {
                 read.exact, self.frames
             )));
         }
-        if let (Some(before), Some(after)) = (before, wire.path.sent_on()?)
+        if let (Some(before), Some(after)) = (before, wire.path.sent_on(self.hook)?)
             && after - before < enough as u64
         {
             return Ok(Measured::Rejected(format!("the hook sent on {} of {}", after - before, self.frames)));

@@ -2,9 +2,9 @@
 //! makes frames of its own, hands them to the program that is attached, and their way ends at a TAP that is full. The
 //! generator is in every figure, so it flatters nobody against the kernel, and us against a bare redirect.
 
-use super::wire::{QUEUE, Wire};
+use super::wire::{Kind, Wire};
 use crate::bare::{self, FRAME_LEN};
-use crate::carrier::Carrier;
+use crate::carrier::{Carrier, Hook};
 use crate::cpu;
 use crate::report::{Metric, Outcome};
 use crate::rounds::{Arm, Measured, interleave};
@@ -25,6 +25,7 @@ const ARMS: [(Carrier, Option<Carrier>); 5] = [
 
 const METRICS: &[Metric] = &[Metric { name: "CPU a packet", unit: "ns", better: Better::Less }];
 
+const KIND: Kind = Kind::Datagram(FRAME_LEN);
 /// Frames that are made at a time, as many as a driver polls.
 const BATCH: u32 = 64;
 /// Frames that must come through before the TAP is filled.
@@ -36,7 +37,7 @@ pub fn run(quick: bool) -> Result<Outcome> {
     let [cpu, _] = cpu::two()?;
     let mut arms = Vec::new();
     for (carrier, limit) in ARMS {
-        let wire = Wire::new(carrier, FRAME_LEN)?;
+        let wire = Wire::new(carrier, KIND)?;
         let source = source(&wire)?;
         arms.push(Box::new(Live { wire, source, limit, frames, cpu }) as Box<dyn Arm>);
     }
@@ -70,10 +71,10 @@ impl Arm for Live {
         if came < SAMPLE as usize {
             return Ok(Measured::Rejected(format!("{came} of {SAMPLE} frames of a sample arrived exactly")));
         }
-        self.send(QUEUE as u32)?;
-        let before = self.wire.path.sent_on()?;
+        self.send(KIND.queue() as u32)?;
+        let before = self.wire.path.sent_on(Hook::First)?;
         let cost = self.send(self.frames)?;
-        if let (Some(before), Some(after)) = (before, self.wire.path.sent_on()?)
+        if let (Some(before), Some(after)) = (before, self.wire.path.sent_on(Hook::First)?)
             && after - before < u64::from(self.frames)
         {
             return Ok(Measured::Rejected(format!("the hook sent on {} of {}", after - before, self.frames)));
