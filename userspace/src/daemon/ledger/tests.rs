@@ -3,6 +3,7 @@
 use super::*;
 use crate::plan::{EndpointPlan, NetworkSettings};
 use crate::resource::{EndpointName, HostAddress};
+use proptest::prelude::*;
 
 /// An endpoint on `tap{ifindex}`.
 pub fn attached(ifindex: u32, addresses: &[&str]) -> Attached {
@@ -169,4 +170,57 @@ fn an_audit_looks_at_everything_once_and_last() {
     assert!(ledger.is_audit(1, &Role::Attached(Box::new(a.clone()))));
     let steps = settle(&mut ledger, &plan(&[a.clone(), b.clone()], &[3]), now);
     assert_eq!(steps, [Step::Make(3, Role::Blocked("tap3".parse().unwrap())), make(&b), make(&a)]);
+}
+
+/// A plan over few TAPs, so that the same ones change their role often.
+fn any_plan() -> impl Strategy<Value = Plan> {
+    let tap = prop_oneof![Just(None), Just(Some(None)), (0u16..4).prop_map(|n| Some(Some(n)))];
+    prop::collection::vec(tap, 5).prop_map(|taps| {
+        let taps = || taps.iter().zip(1u32..);
+        let endpoints: Vec<_> = taps()
+            .filter_map(|(tap, ifindex)| Some(attached(ifindex, &[&format!("2001:db8::{:x}", (*tap)?? + 1)])))
+            .collect();
+        let blocked: Vec<_> =
+            taps().filter(|(tap, _)| matches!(tap, Some(None))).map(|(_, ifindex)| ifindex).collect();
+        plan(&endpoints, &blocked)
+    })
+}
+
+proptest! {
+    /// Whatever was planned and failed before: as soon as things work, every TAP is what the last plan says, and
+    /// nothing remains to be done.
+    #[test]
+    fn converges(
+        plans in prop::collection::vec(any_plan(), 1..6),
+        outcomes in prop::collection::vec(any::<bool>(), 0..40),
+    ) {
+        let mut now = Instant::now();
+        let mut ledger: Ledger<()> = Ledger::default();
+        let mut outcomes = outcomes.into_iter();
+        for plan in &plans {
+            for works in outcomes.by_ref().take(8) {
+                let Some(step) = ledger.next(plan, now) else { break };
+                let result = if works { Ok(()) } else { Err("no".to_owned()) };
+                match step {
+                    Step::Remove(ifindex, _) => ledger.removed(ifindex, result, now),
+                    Step::Make(ifindex, role) => ledger.made(ifindex, role, (), result, now),
+                }
+                now += Duration::from_millis(70);
+            }
+        }
+        let last = &plans[plans.len() - 1];
+        settle(&mut ledger, last, now);
+        while let Some(wake) = ledger.wake() {
+            now = wake;
+            settle(&mut ledger, last, now);
+        }
+        let made: Vec<_> = ledger.attached().map(|(_, attached)| attached.clone()).collect();
+        let wanted: Vec<_> = last.attached().map(|(_, attached)| attached.clone()).collect();
+        prop_assert_eq!(made, wanted);
+        for ifindex in 1..=5 {
+            let blocked = ledger.get(ifindex).is_some_and(|entry| matches!(entry.role, Role::Blocked(_)));
+            prop_assert_eq!(blocked, last.blocked.contains_key(&ifindex));
+        }
+        prop_assert_eq!(ledger.next(last, now + LONGEST_PAUSE), None);
+    }
 }
