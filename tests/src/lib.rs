@@ -12,6 +12,7 @@ pub mod foreign;
 pub mod frame;
 pub mod guest;
 pub mod host;
+pub mod leftovers;
 pub mod netns;
 pub mod process;
 pub mod program;

@@ -4,23 +4,25 @@
 //! what DHCP clients and daemons write to (/etc, /run, /var/lib/dhcp*) is a throw-away copy. The network namespace is
 //! bound under /run/netns, so `ip netns exec NAME …` works for a look from outside.
 
+use crate::leftovers;
 use crate::process;
 use crate::wait::eventually;
 use anyhow::{Context, Result, anyhow};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::signal::kill;
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::net::Ipv6Addr;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -28,9 +30,6 @@ const NONE: Option<&str> = None;
 
 /// Where iproute2 looks for named namespaces.
 const DIRECTORY: &str = "/run/netns";
-
-/// Names are `serval-test.<pid>.<counter>.<label>`: a later run knows by the pid what nobody uses any more.
-const PREFIX: &str = "serval-test.";
 
 /// A network namespace with a mount namespace that fits it.
 #[derive(Debug)]
@@ -48,11 +47,7 @@ struct Handles {
 impl Namespace {
     /// Makes an empty namespace with `lo` up; `label` is a part of its name.
     pub fn new(label: &str) -> Result<Self> {
-        static SWEEP: Once = Once::new();
-        static COUNTER: AtomicU32 = AtomicU32::new(0);
-        SWEEP.call_once(sweep);
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{PREFIX}{}.{number}.{label}", std::process::id());
+        let name = leftovers::name(label);
         let handles = on_thread(|| make(&name)).with_context(|| format!("cannot make namespace {name}"))?;
         let namespace = Self { name, handles: Arc::new(handles) };
         namespace.ip("link set lo up")?;
@@ -153,7 +148,7 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        if let Err(error) = remove(&path(&self.name)) {
+        if let Err(error) = remove(&self.name) {
             eprintln!("cannot remove namespace {}: {error:#}", self.name);
         }
     }
@@ -165,17 +160,6 @@ impl Handles {
         setns(&self.network, CloneFlags::CLONE_NEWNET)?;
         setns(&self.mounts, CloneFlags::CLONE_NEWNS)
     }
-}
-
-/// Names of the namespaces that this process has and has not removed.
-pub fn existing() -> Result<Vec<String>> {
-    let ours = format!("{PREFIX}{}.", std::process::id());
-    Ok(names()?.into_iter().filter(|name| name.starts_with(&ours)).collect())
-}
-
-/// Removes what this process has made, for when it must end without dropping its values.
-pub fn remove_own() -> Result<()> {
-    existing()?.iter().try_for_each(|name| remove(&path(name)))
 }
 
 /// Makes the namespaces on the calling thread, which is of no use for anything else afterwards.
@@ -193,7 +177,7 @@ fn make(name: &str) -> Result<Handles> {
         Ok(Handles { network: File::open(network)?, mounts: File::open("/proc/thread-self/ns/mnt")? })
     });
     if made.is_err() {
-        remove(&path)?;
+        remove(name)?;
     }
     made
 }
@@ -228,40 +212,53 @@ fn mount_new(kind: &str, target: &str, options: &str) -> Result<()> {
         .with_context(|| format!("mount {kind} on {target}"))
 }
 
-/// Removes what runs of this rig left behind that ended without dropping their values.
-fn sweep() {
-    let dead = |name: &String| {
-        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('.').next()?.parse().ok());
-        pid.is_some_and(|pid| kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH))
-    };
-    let swept =
-        names().and_then(|names| names.iter().filter(|name| dead(name)).try_for_each(|n| remove(&path(n))));
-    if let Err(error) = swept {
-        eprintln!("cannot sweep what an earlier run left in {DIRECTORY}: {error:#}");
-    }
-}
-
-fn names() -> Result<Vec<String>> {
+/// Names of all the rig's namespaces, of whatever process.
+pub(crate) fn names() -> Result<Vec<String>> {
     if !Path::new(DIRECTORY).is_dir() {
         return Ok(Vec::new());
     }
     let mut names = Vec::new();
     for entry in fs::read_dir(DIRECTORY)? {
-        names.extend(entry?.file_name().into_string().ok().filter(|name| name.starts_with(PREFIX)));
+        names.extend(entry?.file_name().into_string().ok().filter(|name| leftovers::is_ours(name)));
     }
     Ok(names)
 }
 
-/// Takes a named namespace's handle away; another run that sweeps at the same time may be faster.
-fn remove(path: &Path) -> Result<()> {
-    match umount2(path, MntFlags::MNT_DETACH) {
+/// Ends what still runs in a namespace, daemonised helpers of DHCP clients among it, and takes its name away. Another
+/// run that sweeps at the same time may be faster.
+pub(crate) fn remove(name: &str) -> Result<()> {
+    let path = path(name);
+    end_processes(&path)?;
+    match umount2(&path, MntFlags::MNT_DETACH) {
         Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
         Err(error) => return Err(error).with_context(|| format!("unmount {}", path.display())),
     }
     match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
         _ => Ok(()),
     }
+}
+
+/// Kills every process, ourselves excepted, whose network namespace is the one bound to `path`.
+fn end_processes(path: &Path) -> Result<()> {
+    let identity = |path: &Path| fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()));
+    let Ok(namespace) = identity(path) else { return Ok(()) };
+    for entry in fs::read_dir("/proc")? {
+        let entry = entry?;
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok().map(Pid::from_raw))
+        else {
+            continue;
+        };
+        // A process that has ended meanwhile has no namespace.
+        let inside = identity(&entry.path().join("ns/net")).is_ok_and(|of_process| of_process == namespace);
+        if inside && pid != Pid::this() {
+            match kill(pid, Signal::SIGKILL) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(error) => return Err(error).with_context(|| format!("end process {pid}")),
+            }
+        }
+    }
+    Ok(())
 }
 
 fn path(name: &str) -> PathBuf {

@@ -158,6 +158,43 @@ fn gateway_answers_neighbour_solicitations_in_bpf() -> Result<()> {
 }
 
 #[test]
+fn guest_that_believes_in_a_prefix_reaches_its_neighbours() -> Result<()> {
+    require_rig!();
+    let (host, peer) = host()?;
+    let guest = plugged(&host, 2)?;
+    guest.boot()?;
+    // As old versions of dhclient do; with duplicate address detection, which nobody may answer.
+    guest.namespace.ip(&format!("address add {}/64 dev eth0", address(2)))?;
+    guest.wait_address(address(2), CLIENT)?;
+    host.wait_state(&name(2), "up")?;
+    reaches_peer(&guest)?;
+    let neighbours = guest.namespace.ip("-6 neighbour show dev eth0")?;
+    ensure!(neighbours.contains(&address(1).to_string()), "the peer was not solicited: {neighbours}");
+    let back = traffic::ping(&peer.namespace, address(2), 3, Duration::from_millis(20))?;
+    ensure!(back.received == 3, "{back:?}");
+    Ok(())
+}
+
+#[test]
+fn second_gateway_address_is_a_router_too() -> Result<()> {
+    require_rig!();
+    let (host, _peer) = host()?;
+    let gateway = address(0xfe);
+    let document = endpoint(2).document(host.node());
+    host.put("vm2.yaml", format!("{document}  ipv6Gateway: \"{gateway}\"\n"))?;
+    let guest = plugged(&host, 2)?;
+    guest.namespace.set_sysctl("net/ipv6/conf/eth0/accept_ra", 0)?;
+    guest.boot()?;
+    guest.namespace.add_address("eth0", address(2))?;
+    guest.namespace.ip(&format!("route add {gateway}/128 dev eth0"))?;
+    guest.namespace.ip(&format!("route add default via {gateway} dev eth0"))?;
+    host.wait_state(&name(2), "up")?;
+    reaches_peer(&guest)?;
+    ensure!(host.endpoint(&name(2))?.counter("answered_ns")? > 0, "the kernel answered instead");
+    Ok(())
+}
+
+#[test]
 fn endpoint_without_address_or_subnet_still_gets_its_router() -> Result<()> {
     require_rig!();
     let host = Host::started("bare")?;

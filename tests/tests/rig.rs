@@ -3,11 +3,12 @@
 use anyhow::{Result, ensure};
 use serval_tests::frame::{GATEWAY_MAC, Ipv6, Mac, Payload, icmpv6_type, mac_text};
 use serval_tests::guest::{KernelGuest, RawGuest, Settings};
-use serval_tests::netns::{self, Namespace};
+use serval_tests::netns::Namespace;
 use serval_tests::qemu::Vm;
+use serval_tests::stream::Stream;
 use serval_tests::tap::Options;
 use serval_tests::wait::eventually;
-use serval_tests::{frame, require_rig, traffic};
+use serval_tests::{frame, leftovers, process, require_rig, traffic};
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -101,19 +102,49 @@ fn unplugged_tap_returns_as_another_interface() -> Result<()> {
 }
 
 #[test]
+fn stream_accounts_for_what_is_lost() -> Result<()> {
+    require_rig!();
+    let host = Arc::new(Namespace::new("host")?);
+    let [a, b] = two_guests(&host)?;
+    let stream = Stream::start(&a.namespace, &b.namespace, address(0xb), 7_000, 1_000)?;
+    stream.advance(50)?;
+    host.ip(&format!("route replace blackhole {}/128", address(0xb)))?;
+    let before = a.counts().from_vm.frames;
+    eventually("frames into the void", Duration::from_secs(5), || {
+        Ok((a.counts().from_vm.frames > before + 50).then_some(()))
+    })?;
+    host.ip(&format!("route replace {}/128 dev tapb", address(0xb)))?;
+    stream.advance(50)?;
+    let account = stream.finish()?;
+    println!("{account}");
+    let missing: u64 = account.missing.iter().map(|range| range.end() - range.start() + 1).sum();
+    ensure!(missing >= 50 && account.received + missing == account.sent, "{account}");
+    ensure!(account.complete().is_err());
+    Ok(())
+}
+
+#[test]
 fn nothing_is_left_behind() -> Result<()> {
     require_rig!();
-    let name = {
+    let (name, orphan) = {
         let host = Arc::new(Namespace::new("gone")?);
+        // Outlives its parent, as helpers of DHCP clients do.
+        let mut shell = host.command("sh");
+        shell.args(["-c", "sleep 1000 >/dev/null 2>&1 & echo $!"]);
+        let orphan = process::run(shell)?;
         let guest = KernelGuest::new(&host, Settings::new("tapa", MAC_A))?;
         drop(guest);
         // A child of another test between fork and exec holds a copy of the descriptor for a moment.
         eventually("the end of the TAP", Duration::from_secs(5), || {
             Ok(host.ifindex("tapa")?.is_none().then_some(()))
         })?;
-        host.name().to_owned()
+        (host.name().to_owned(), orphan)
     };
-    ensure!(!netns::existing()?.contains(&name), "{name} is still there");
+    let program = format!("/proc/{}/exe", orphan.trim());
+    eventually("the end of the orphan", Duration::from_secs(5), || {
+        Ok(std::fs::read_link(&program).is_err().then_some(()))
+    })?;
+    ensure!(!leftovers::own()?.contains(&name), "{name} is still there");
 
     let panicked = std::panic::catch_unwind(|| {
         let _namespace = Namespace::new("panic");
@@ -121,7 +152,7 @@ fn nothing_is_left_behind() -> Result<()> {
         std::panic::resume_unwind(Box::new(()));
     });
     ensure!(panicked.is_err());
-    ensure!(!netns::existing()?.iter().any(|name| name.ends_with(".panic")));
+    ensure!(!leftovers::own()?.iter().any(|name| name.ends_with(".panic")));
     Ok(())
 }
 

@@ -3,12 +3,12 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, Table, TableComponent, presets};
 use nix::sys::signal::{SigSet, Signal};
 use serval_tests::cloud::{self, address, endpoint, mac, name, plugged, tap};
 use serval_tests::guest::{self, KernelGuest};
 use serval_tests::host::{EndpointStatus, Host};
-use serval_tests::netns;
+use serval_tests::leftovers;
 use serval_tests::process::Running;
 use serval_tests::qemu::Vm;
 use serval_tests::traffic::{self, Bulk, Ping, parse_ping};
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// On Ctrl-C takes the namespaces away; children end with this process.
+/// On Ctrl-C takes everything away.
 fn clean_up_on_interrupt() -> Result<()> {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGINT);
@@ -59,7 +59,7 @@ fn clean_up_on_interrupt() -> Result<()> {
     signals.thread_block()?;
     thread::spawn(move || {
         let signal = signals.wait();
-        if let Err(error) = netns::remove_own() {
+        if let Err(error) = leftovers::remove_own() {
             eprintln!("{error:#}");
         }
         std::process::exit(128 + signal.map_or(0, |signal| signal as i32));
@@ -118,8 +118,9 @@ fn tell(arguments: &Arguments) -> Result<()> {
     println!("{}", table(&endpoints)?);
     verdict(&endpoints)?;
     println!(
-        "\nEchoes carry whole checksums and go by XDP. TCP leaves its checksums and segments to the device, so XDP \
-         hands\nit to TC, where offloads stay intact. Neighbours and routers are answered in BPF, DHCPv6 by the daemon."
+        "\nEchoes carry whole checksums and go by XDP. TCP leaves checksums and segments to the device, so XDP hands it to \
+         TC,\nwhere offloads stay intact. Neighbours and routers are answered in BPF. What is left to the kernel is \
+         DHCPv6,\nwhich the daemon answers, and multicast listener reports."
     );
     if arguments.hold {
         println!(
@@ -149,13 +150,9 @@ fn boot(
     let client = client(&guest)?;
     let explain = || client.log().join("\n");
     guest.wait_default_route(PATIENCE).with_context(explain)?;
-    // dhcpcd takes router discovery over from the kernel.
-    let by_kernel = guest.namespace.sysctl("net/ipv6/conf/eth0/accept_ra")? != "0";
-    let by = if by_kernel { "its kernel" } else { client_name };
-    let via = guest.gateway();
-    got(number, start, "default route", format!("via {via}, router discovery by {by}"));
+    got(number, start, "default route", format!("via {}, from a router advertisement", guest.gateway()));
     guest.wait_address(address(number), PATIENCE).with_context(explain)?;
-    got(number, start, "address", format!("{}, DHCPv6 by {client_name}", address(number)));
+    got(number, start, "address", format!("{}, from DHCPv6 by {client_name}", address(number)));
     Ok(Booted { guest, _client: client })
 }
 
@@ -167,9 +164,9 @@ fn boot_vm(host: &Host) -> Result<Vm> {
     vm.run_until("ip -6 route show default | grep -q via", PATIENCE)?;
     let route = vm.run("ip -6 route show default", PATIENCE)?.text;
     let via = route.split_ascii_whitespace().skip_while(|word| *word != "via").nth(1).unwrap_or("?");
-    got(3, start, "default route", format!("via {via}, router discovery by its kernel"));
+    got(3, start, "default route", format!("via {via}, from a router advertisement"));
     vm.wait_address(address(3), PATIENCE)?;
-    got(3, start, "address", format!("{}, DHCPv6 by dhclient", address(3)));
+    got(3, start, "address", format!("{}, from DHCPv6 by dhclient", address(3)));
     Ok(vm)
 }
 
@@ -214,7 +211,9 @@ fn table(endpoints: &[EndpointStatus]) -> Result<String> {
         ("\nDHCPv6", "dhcp6_replies"),
     ];
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_NO_BORDERS);
+    table.load_preset(presets::NOTHING);
+    table.set_style(TableComponent::HeaderLines, '─');
+    table.set_style(TableComponent::MiddleHeaderIntersections, '─');
     let titles = columns.iter().map(|(title, _)| *title);
     table.set_header(["\nendpoint", "\nhooks"].into_iter().chain(titles).chain(["\ndropped"]));
     for endpoint in endpoints {

@@ -8,6 +8,7 @@ pub use documents::{Endpoint, Subnet};
 pub use inventory::Inventory;
 pub use status::{EndpointStatus, Status};
 
+use crate::leftovers;
 use crate::netns::Namespace;
 use crate::process::Running;
 use crate::wait::timed;
@@ -47,7 +48,7 @@ impl Host {
         let host = Self {
             namespace: Arc::new(Namespace::new(label)?),
             node: format!("{label}.test"),
-            directory: tempfile::Builder::new().prefix("serval-test.").tempdir()?,
+            directory: leftovers::directory(label)?,
             wrapper: Vec::new(),
             daemon: None,
             log: Vec::new(),

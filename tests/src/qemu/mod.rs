@@ -4,6 +4,7 @@
 mod initramfs;
 
 use crate::frame::{GATEWAY_MAC, Mac, mac_text};
+use crate::leftovers;
 use crate::netns::Namespace;
 use crate::process::Running;
 use crate::wait::eventually;
@@ -43,7 +44,7 @@ impl Vm {
     /// Its kernel solicits a router and dhclient asks for an address from the start.
     pub fn boot(host: &Arc<Namespace>, tap: &str, mac: Mac) -> Result<Self> {
         let kernel = GuestKernel::find()?;
-        let directory = tempfile::tempdir()?;
+        let directory = leftovers::directory(tap)?;
         let initramfs = directory.path().join("initramfs");
         fs::write(&initramfs, initramfs::build(&kernel.modules)?)?;
         let console = directory.path().join("console");
