@@ -7,6 +7,7 @@ use crate::wire::{
     Chain, ChainError, Fragment, Frame, Headers, Icmp6Header, L4_OFFSET, TcpHeader, UdpHeader, icmp6,
     protocol, walk,
 };
+use core::hint::cold_path;
 
 /// UDP port of DHCPv6 clients.
 const DHCP6_CLIENT: u16 = 546;
@@ -144,7 +145,11 @@ where
         + zerocopy::KnownLayout
         + zerocopy::Unaligned,
 {
-    if chain.offset == L4_OFFSET { frame.view::<H>(L4_OFFSET).copied() } else { frame.load(chain.offset) }
+    if chain.offset == L4_OFFSET {
+        return frame.view::<H>(L4_OFFSET).copied();
+    }
+    cold_path();
+    frame.load(chain.offset)
 }
 
 /// Checks the source address.

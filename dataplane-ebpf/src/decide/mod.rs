@@ -3,6 +3,8 @@
 //! [`guard`] (may the VM send this) -> [`discovery`] (is it a solicitation for us) -> [`forward`] (where does it go) ->
 //! [`answer`] or [`forward::edit`] (the bytes). A frame is edited only when nothing can stop it any more, so whatever is
 //! handed on to the kernel is untouched.
+//!
+//! What is marked as a cold path is not on the way of a packet that is forwarded, whose code shall lie together.
 
 pub mod answer;
 pub mod discovery;
@@ -16,6 +18,7 @@ use crate::abi::{
     Address, Advertisement, Counter, Endpoint, Owner, Reason, SLOT_UNCONFIGURED, endpoint_flags,
 };
 use crate::wire::{EthernetHeader, Frame, Headers, ethertype};
+use core::hint::cold_path;
 
 /// What the decision looks up and counts. The one implementation for the kernel is on BPF maps.
 pub trait Tables {
@@ -84,16 +87,19 @@ pub fn from_vm<F: Frame, T: Tables>(frame: &mut F, tables: &T, ifindex: u32, hoo
     match classify(frame) {
         Class::Ipv6 => {}
         Class::Tagged if hook == Hook::Tc => {
+            cold_path();
             let slot = tables.endpoint(ifindex).map_or(SLOT_UNCONFIGURED, |endpoint| endpoint.slot);
             return drop(tables, slot, Reason::Vlan);
         }
         // The kernel takes an outer tag off before TC sees the frame: only there it is clear what is inside.
         Class::Tagged | Class::Other => {
+            cold_path();
             let slot = tables.endpoint(ifindex).map_or(SLOT_UNCONFIGURED, |endpoint| endpoint.slot);
             return pass(tables, slot, hook);
         }
     }
     let Some(endpoint) = tables.endpoint(ifindex) else {
+        cold_path();
         if tables.pass_unconfigured() {
             return pass(tables, SLOT_UNCONFIGURED, hook);
         }
@@ -101,8 +107,12 @@ pub fn from_vm<F: Frame, T: Tables>(frame: &mut F, tables: &T, ifindex: u32, hoo
     };
     match decide(frame, tables, ifindex, endpoint, hook) {
         Verdict::Pass => pass(tables, endpoint.slot, hook),
-        Verdict::Drop(reason) => drop(tables, endpoint.slot, reason),
+        Verdict::Drop(reason) => {
+            cold_path();
+            drop(tables, endpoint.slot, reason)
+        }
         Verdict::AnswerNeighbour(answer) => {
+            cold_path();
             if !answer::write_neighbour(frame, endpoint, &answer) {
                 return pass(tables, endpoint.slot, hook);
             }
@@ -110,6 +120,7 @@ pub fn from_vm<F: Frame, T: Tables>(frame: &mut F, tables: &T, ifindex: u32, hoo
             Action::Reply
         }
         Verdict::AnswerRouter(answer) => {
+            cold_path();
             if !answer::write_router(frame, endpoint, &answer) {
                 return pass(tables, endpoint.slot, hook);
             }
@@ -144,6 +155,7 @@ pub fn decide<'t, F: Frame, T: Tables>(
     hook: Hook,
 ) -> Verdict<'t> {
     if endpoint.flags & endpoint_flags::ADMIN_UP == 0 {
+        cold_path();
         return Verdict::Drop(Reason::AdminDown);
     }
     let Some(headers) = frame.view::<Headers>(0) else {
@@ -151,9 +163,13 @@ pub fn decide<'t, F: Frame, T: Tables>(
     };
     let packet = match guard::inspect(frame, headers, tables, ifindex, endpoint) {
         Ok(packet) => packet,
-        Err(reason) => return Verdict::Drop(reason),
+        Err(reason) => {
+            cold_path();
+            return Verdict::Drop(reason);
+        }
     };
     if packet.discovery {
+        cold_path();
         return discovery::decide(frame, headers, tables, ifindex, endpoint, &packet);
     }
     forward::decide(frame, headers, tables, ifindex, endpoint, &packet, hook)

@@ -1,6 +1,7 @@
 //! The chain of IPv6 extension headers (RFC 8200 section 4).
 
 use super::{Frame, protocol};
+use core::hint::cold_path;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Extension headers that are followed. Real packets carry one or two; a longer chain is refused, not skipped.
@@ -77,6 +78,7 @@ pub fn walk<F: Frame>(frame: &F, first: u8, start: usize, end: usize) -> Result<
             | protocol::SHIM6 => {}
             _ => return Ok(chain),
         }
+        cold_path();
         let truncated = match chain.fragment {
             Fragment::Whole | Fragment::Atomic => ChainError::Truncated,
             Fragment::First | Fragment::Later => ChainError::TruncatedFragment,
