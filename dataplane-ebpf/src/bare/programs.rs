@@ -1,4 +1,5 @@
-//! Bare redirects and the source of frames. Userspace sets the globals when it loads them.
+//! Bare redirects and the source of frames. Userspace sets the globals when it loads them. XDP programs take fragments,
+//! as those of the hooks do: only such can call each other.
 
 use aya_ebpf::bindings::TC_ACT_SHOT;
 use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS};
@@ -31,7 +32,7 @@ static MACS: [u32; MACS_LEN / 4] = [0; MACS_LEN / 4];
 static FRAME: [u64; FRAME_LEN.div_ceil(8)] = [0; FRAME_LEN.div_ceil(8)];
 
 /// Sends a frame to the device in the map.
-#[xdp]
+#[xdp(frags)]
 pub fn bare_xdp(context: XdpContext) -> u32 {
     if !set_macs(context.data(), context.data_end()) {
         return XDP_DROP;
@@ -51,14 +52,8 @@ pub fn bare_tc(context: TcContext) -> i32 {
     unsafe { bpf_redirect(egress, 0) as i32 }
 }
 
-/// Takes every frame at once: the other end of a link that loses nothing.
-#[xdp]
-pub fn sink(_: XdpContext) -> u32 {
-    XDP_DROP
-}
-
 /// Makes the frame anew, as live frames come back edited by what ran on them, and goes on with the next program.
-#[xdp]
+#[xdp(frags)]
 pub fn source(context: XdpContext) -> u32 {
     let start = context.data();
     if start + FRAME_LEN > context.data_end() {

@@ -20,8 +20,9 @@ use crate::maps::{MapTables, count, slot};
 use crate::skb::SkbFrame;
 use crate::xdp::XdpFrame;
 
-/// Native XDP on a TAP: frames from the VM.
-#[xdp]
+/// Native XDP on a TAP: frames from the VM. It takes frames in fragments, because the kernel would otherwise copy every
+/// frame that is to be cut into segments into one piece before it asks us: an allocation of 64 KiB at a time.
+#[xdp(frags)]
 pub fn tap_xdp(context: XdpContext) -> u32 {
     let mut frame = XdpFrame::new(context.ctx);
     let ifindex = frame.ingress_ifindex();

@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::{
-    bpf_csum_diff, bpf_xdp_adjust_head, bpf_xdp_load_bytes, bpf_xdp_store_bytes,
+    bpf_csum_diff, bpf_xdp_adjust_head, bpf_xdp_get_buff_len, bpf_xdp_load_bytes, bpf_xdp_store_bytes,
 };
 use core::hint::black_box;
 use core::ptr;
@@ -11,6 +11,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Longest range that [`Frame::sum`] adds: what a TAP hands to native XDP fits into a page.
 const MAX_SUM: usize = 4096;
+/// The first fragment of a frame on a TAP is longer than this, as the kernel fills a page before it begins another.
+const LINEAR_LEAST: usize = 2048;
 /// Longest range that `bpf_csum_diff` took before kernel 6.13.
 const SUM_CHUNK: usize = 512;
 
@@ -79,7 +81,12 @@ impl XdpFrame {
 impl Frame for XdpFrame {
     #[inline(always)]
     fn len(&self) -> usize {
-        self.data_end() - self.data()
+        let linear = self.data_end() - self.data();
+        if linear < LINEAR_LEAST {
+            return linear;
+        }
+        // SAFETY: the context is the program's own.
+        unsafe { bpf_xdp_get_buff_len(self.context) as usize }
     }
 
     #[inline(always)]
