@@ -149,11 +149,17 @@ mod tests {
         Outcome { name: "packets", title: "a title".to_owned(), metrics: METRICS, arms }
     }
 
+    /// The words of a line of a table, without what separates its columns.
+    fn words(line: &str) -> Vec<&str> {
+        line.split_whitespace().filter(|word| *word != "|").collect()
+    }
+
     #[test]
     fn ratios_leave_out_rounds_that_one_arm_lacks() {
         let outcome = outcome();
         let ratio = outcome.ratio(0, &outcome.arms[0], "bare").unwrap();
-        assert_eq!((ratio.median, ratio.count), (0.85, 2));
+        assert!((ratio.median - 0.85).abs() < 1e-9, "{ratio:?}");
+        assert_eq!(ratio.count, 2);
         assert_eq!(outcome.ratio(0, &outcome.arms[0], "nobody"), None);
     }
 
@@ -161,10 +167,10 @@ mod tests {
     fn table_has_ratios_first_and_says_what_was_rejected() {
         let text = outcome().render();
         let line = text.lines().find(|line| line.contains("serval")).unwrap();
-        let words: Vec<&str> = line.split_whitespace().collect();
-        assert_eq!(words[..9], ["serval", "0.85", "(0.81", "-", "0.89)", "4.00", "(4.00", "-", "4.00)"]);
-        assert_eq!(words[9..], ["250", "250", "-", "250", "2", "1"]);
-        let limit = text.lines().find(|line| line.trim_start().starts_with("bare")).unwrap();
+        let found = words(line);
+        assert_eq!(found[..9], ["serval", "0.85", "(0.81", "-", "0.89)", "4.00", "(4.00", "-", "4.00)"]);
+        assert_eq!(found[9..], ["250", "250", "-", "250", "2", "1"]);
+        let limit = text.lines().find(|line| words(line).first() == Some(&"bare")).unwrap();
         assert!(limit.contains("200"), "{limit}");
     }
 
@@ -174,7 +180,7 @@ mod tests {
         outcome.arms[0] = series("serval", Some("bare"), &[None]);
         let text = outcome.render();
         let line = text.lines().find(|line| line.contains("serval")).unwrap();
-        assert_eq!(line.split_whitespace().collect::<Vec<_>>(), ["serval", "-", "0", "1"]);
+        assert_eq!(words(line), ["serval", "-", "0", "1"]);
     }
 
     #[test]
