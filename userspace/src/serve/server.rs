@@ -293,17 +293,21 @@ impl Task {
         self.retry = Instant::now() + RETRY;
     }
 
-    /// Joins where that is still to be done; what does not work.
+    /// Joins where that is still to be done; what does not work. An interface that has vanished is no problem: the
+    /// plan will say so.
     fn join(&mut self) -> Option<String> {
-        let mut failed = None;
-        self.not_joined.retain(|ifindex| {
-            let result = self.memberships.join(*ifindex);
-            let is_joined = result.is_ok();
-            failed = result.err().map(|error| (*ifindex, error)).or(failed.take());
-            !is_joined
+        let mut failed = Vec::new();
+        self.not_joined.retain(|ifindex| match self.memberships.join(*ifindex) {
+            Ok(()) => false,
+            Err(error) => {
+                if error.raw_os_error() != Some(libc::ENODEV) {
+                    failed.push((*ifindex, error));
+                }
+                true
+            }
         });
-        failed.map(|(ifindex, error)| {
-            let count = self.not_joined.len();
+        failed.last().map(|(ifindex, error)| {
+            let count = failed.len();
             format!(
                 "DHCPv6: cannot join the groups of servers on {count} interfaces, among them number {ifindex}: {error}; \
                  is IPv6 enabled there, and net.core.optmem_max at least 20480? Tried again every second"
@@ -345,5 +349,26 @@ async fn sleep_until(due: Option<Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due.into()).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No kernel gives such a number unasked.
+    const GONE: u32 = i32::MAX as u32;
+
+    fn shared() -> Arc<Shared> {
+        let state = Mutex::new(State::new(Duid::default()));
+        Arc::new(Shared { state, problems: Mutex::default() })
+    }
+
+    #[test]
+    fn a_tap_that_has_vanished_is_tried_again_in_silence() {
+        let mut task = Task::new(shared());
+        task.not_joined.insert(GONE);
+        assert_eq!(task.join(), None);
+        assert!(task.is_broken() && task.not_joined.contains(&GONE), "until the plan says that it is gone");
     }
 }
