@@ -1,6 +1,6 @@
 //! Host configuration: the TOML file. Reads that one file and the host name, nothing else.
 
-use crate::resource::InterfaceName;
+use crate::resource::{InterfaceName, Position, Problem};
 use serde::{Deserialize, Deserializer, de};
 use std::fmt;
 use std::io::ErrorKind;
@@ -171,7 +171,9 @@ impl FromStr for Duid {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let byte = |part: &str| (part.len() == 2).then(|| u8::from_str_radix(part, 16).ok()).flatten();
+        // `from_str_radix` takes a sign.
+        let is_byte = |part: &&str| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit());
+        let byte = |part: &str| Some(part).filter(is_byte).and_then(|part| u8::from_str_radix(part, 16).ok());
         text.split(':')
             .map(byte)
             .collect::<Option<Vec<u8>>>()
@@ -210,17 +212,8 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file says something it may not.
-    #[error("{}:{line}:{column}: {message}", file.display())]
-    Content {
-        /// The file.
-        file: PathBuf,
-        /// Line, from 1.
-        line: usize,
-        /// Column in characters, from 1.
-        column: usize,
-        /// What is wrong.
-        message: String,
-    },
+    #[error("{0}")]
+    Content(Problem),
     /// The file does not name the node, and the host name does not either.
     #[error("the host name `{0}` cannot be a node's name; set `node` in the configuration")]
     Node(String),
@@ -240,22 +233,32 @@ impl Config {
 
     /// Parses the text of `file`.
     pub fn parse(file: &Path, text: &[u8]) -> Result<Self, ConfigError> {
-        let wrong = |before: &str, message: &str| ConfigError::Content {
-            file: file.to_owned(),
-            line: 1 + before.matches('\n').count(),
-            column: 1 + before.rsplit('\n').next().unwrap_or(before).chars().count(),
-            message: message.to_owned(),
-        };
         let text = std::str::from_utf8(text).map_err(|error| {
             let before = String::from_utf8_lossy(&text[..error.valid_up_to()]);
-            wrong(&before, "not UTF-8; save the file as UTF-8")
+            ConfigError::Content(Problem::at(file, end(&before), "not UTF-8; save the file as UTF-8"))
         })?;
-        let config: Self = toml::from_str(text).map_err(|error| {
+        let refusal = |error: &toml::de::Error, field: &str| {
             let start = error.span().map_or(0, |span| span.start.min(text.len()));
-            wrong(text.get(..start).unwrap_or(""), &error.message().replace('\n', " "))
+            let position = end(text.get(..start).unwrap_or(""));
+            let problem = Problem::at(file, position, &error.message().replace('\n', " "));
+            ConfigError::Content(problem.in_field(field))
+        };
+        let deserializer = toml::Deserializer::parse(text).map_err(|error| refusal(&error, ""))?;
+        let config: Self = serde_path_to_error::deserialize(deserializer).map_err(|error| {
+            let path = error.path();
+            // The path of the whole file is written as a dot.
+            let field = path.iter().next().map(|_| path.to_string()).unwrap_or_default();
+            refusal(error.inner(), &field)
         })?;
         if is_node(&config.node) { Ok(config) } else { Err(ConfigError::Node(config.node)) }
     }
+}
+
+/// Where `text` ends.
+fn end(text: &str) -> Position {
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let last = text.rsplit('\n').next().unwrap_or(text);
+    Position { line: count(1 + text.matches('\n').count()), column: count(1 + last.chars().count()) }
 }
 
 fn host_name() -> String {

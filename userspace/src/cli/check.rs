@@ -3,7 +3,7 @@
 use super::{Answer, Format, print};
 use crate::config::{Config, ConfigError, DEFAULT_FILE};
 use crate::plan::{self, HostFacts, Settings};
-use crate::resource::{Position, Problem};
+use crate::resource::Problem;
 use crate::source::Directory;
 use crate::status;
 use std::path::Path;
@@ -30,10 +30,7 @@ pub(super) fn run(config: Result<Config, ConfigError>, format: Format) -> anyhow
 
 fn problem(error: ConfigError) -> Problem {
     match error {
-        ConfigError::Content { file, line, column, message } => {
-            let bounded = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-            Problem::at(&file, Position { line: bounded(line), column: bounded(column) }, &message)
-        }
+        ConfigError::Content(problem) => problem,
         ConfigError::Read { file, source } => Problem::file(
             &file,
             &format!("{source}; name another file with --config, or none for the defaults"),

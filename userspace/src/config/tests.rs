@@ -58,32 +58,46 @@ fn every_key_has_a_default() {
 }
 
 #[test]
-fn a_wrong_value_says_line_column_and_what_is_right() {
+fn a_wrong_value_says_line_column_key_and_what_is_right() {
     for (text, expected) in [
         (
             "nodes = 1",
-            "1:1: unknown field `nodes`, expected one of `node`, `tap_prefix`, `uplinks`, `resources`, `dhcp6`, `bird`, `metrics`, `paths`, `limits`, `fastpath`",
+            "1:1: nodes: unknown field `nodes`, expected one of `node`, `tap_prefix`, `uplinks`, `resources`, `dhcp6`, `bird`, `metrics`, `paths`, `limits`, `fastpath`",
         ),
-        ("\n[paths]\nruns = 1", "3:1: unknown field `runs`, expected `run` or `pin`"),
-        ("node = 'a b'", "1:8: `a b` is no node: 1 to 253 letters, digits, `-`, `_` or `.`"),
-        ("node = 1", "1:8: invalid type: integer `1`, expected a string"),
+        ("\n[paths]\nruns = 1", "3:1: paths.runs: unknown field `runs`, expected `run` or `pin`"),
+        ("node = 'a b'", "1:8: node: `a b` is no node: 1 to 253 letters, digits, `-`, `_` or `.`"),
+        ("[limits]\nendpoints = '1'", "2:13: limits.endpoints: invalid type: string \"1\", expected i64"),
+        ("[limits]\nendpoints = '1'\nendpoints = 1", "3:1: duplicate key"),
+        ("uplinks = ['a', 1]", "1:17: uplinks[1]: invalid type: integer `1`, expected a string"),
+        ("paths = 1", "1:9: paths: invalid type: integer `1`, expected struct PathsConfig"),
+        (
+            "[dhcp6]\nserver_duid = '00:+3:00:01'",
+            "2:15: dhcp6.server_duid: `00:+3:00:01` is no DUID; write 3 to 130 hex bytes like 00:03:00:01:02:00:5e:10:00:01",
+        ),
+        ("node = 1", "1:8: node: invalid type: integer `1`, expected a string"),
         (
             "tap_prefix = 'a-long-prefix-x'",
-            "1:14: `a-long-prefix-x` begins no interface's name: 1 to 14 printable characters",
+            "1:14: tap_prefix: `a-long-prefix-x` begins no interface's name: 1 to 14 printable characters",
         ),
         (
             "uplinks = ['eth 0']",
-            "1:11: `eth 0` is no interface name: 1 to 15 printable characters, no `/`, `:` or space",
+            "1:11: uplinks: `eth 0` is no interface name: 1 to 15 printable characters, no `/`, `:` or space",
         ),
-        ("uplinks = ['a', 'a']", "1:11: `a` is listed twice"),
-        ("[paths]\nrun = 'run'", "2:7: `run` is not an absolute path; begin it with /"),
-        ("[limits]\nendpoints = 0", "2:13: 0 is out of range: 1 to 16384 endpoints"),
-        ("[limits]\nendpoints = -1", "2:13: -1 is out of range: 1 to 16384 endpoints"),
-        ("[fastpath]\ntc = 'xdp'", "2:6: unknown variant `xdp`, expected one of `auto`, `tcx`, `clsact`"),
-        ("[metrics]\nlisten = '::1'", "2:10: `::1` is no address to listen on; write one like [::1]:9099"),
+        ("uplinks = ['a', 'a']", "1:11: uplinks: `a` is listed twice"),
+        ("[paths]\nrun = 'run'", "2:7: paths.run: `run` is not an absolute path; begin it with /"),
+        ("[limits]\nendpoints = 0", "2:13: limits.endpoints: 0 is out of range: 1 to 16384 endpoints"),
+        ("[limits]\nendpoints = -1", "2:13: limits.endpoints: -1 is out of range: 1 to 16384 endpoints"),
+        (
+            "[fastpath]\ntc = 'xdp'",
+            "2:6: fastpath.tc: unknown variant `xdp`, expected one of `auto`, `tcx`, `clsact`",
+        ),
+        (
+            "[metrics]\nlisten = '::1'",
+            "2:10: metrics.listen: `::1` is no address to listen on; write one like [::1]:9099",
+        ),
         (
             "[dhcp6]\nserver_duid = '00:03'",
-            "2:15: `00:03` is no DUID; write 3 to 130 hex bytes like 00:03:00:01:02:00:5e:10:00:01",
+            "2:15: dhcp6.server_duid: `00:03` is no DUID; write 3 to 130 hex bytes like 00:03:00:01:02:00:5e:10:00:01",
         ),
     ] {
         assert_eq!(message(text), format!("serval.toml:{expected}"), "{text}");
