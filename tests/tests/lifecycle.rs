@@ -248,6 +248,33 @@ fn removal_leaves_nothing() -> Result<()> {
 }
 
 #[test]
+fn taps_that_go_are_no_news() -> Result<()> {
+    require_rig!();
+    let host = host()?;
+    let witness = Witness::start(&host)?;
+    // Many at a time, so that steps for some come in the midst of the end of others.
+    let numbers = 10..30;
+    for number in numbers.clone() {
+        host.put_endpoint(&endpoint(number))?;
+    }
+    let guests = numbers.clone().map(|number| plugged(&host, number)).collect::<Result<Vec<_>>>()?;
+    for number in numbers.clone() {
+        host.wait_state(&name(number), "up")?;
+    }
+    for guest in guests {
+        guest.unplug()?;
+    }
+    for number in numbers {
+        host.wait_state(&name(number), "pending")?;
+        host.remove_endpoint(&name(number))?;
+    }
+    witness.finish(&host)?;
+    let log = host.log();
+    ensure!(!log.iter().any(|line| line.contains("WARN") || line.contains("ERROR")), "{log:#?}");
+    Ok(())
+}
+
+#[test]
 fn what_vanished_while_the_daemon_was_dead_is_swept() -> Result<()> {
     require_rig!();
     let mut host = host()?;

@@ -5,7 +5,7 @@
 //! first, and the hooks, which still drop everything, go last.
 
 use super::adopt;
-use super::ledger::{Ledger, Role, Step};
+use super::ledger::{Failure, Ledger, Role, Step};
 use super::report::{self, Evidence};
 use crate::apply::fastpath::{self, FastPath, FastPathError, HookReport, TcHook, XdpHook};
 use crate::apply::kernel::{Kernel, KernelError};
@@ -230,15 +230,19 @@ impl Host {
 
     /// Opens a TAP for its endpoint, or sees that it is as planned: kernel, maps, hooks. How many things had to be
     /// changed. A kernel that refuses does not keep the hooks off: they guard.
-    async fn open_tap(&mut self, attached: &Attached) -> (HookReport, Result<usize, String>) {
+    async fn open_tap(&mut self, attached: &Attached) -> (HookReport, Result<usize, Failure>) {
         let mut faults = Vec::new();
         let mut changed = 0;
+        let mut passes = false;
         match self.kernel.apply(attached).await {
             Ok(applied) => {
                 changed = applied.changed;
                 faults.extend(applied.obstacles.iter().map(ToString::to_string));
             }
-            Err(error) => faults.push(error.to_string()),
+            Err(error) => {
+                passes = matches!(error, KernelError::Vanished { .. } | KernelError::Down { .. });
+                faults.push(error.to_string());
+            }
         }
         let mut hooks = off();
         if let Ok(fast_path) = &mut self.fast_path {
@@ -248,11 +252,12 @@ impl Host {
                 Err(error) => faults.push(in_one_line(&error)),
             }
         }
-        (hooks, if faults.is_empty() { Ok(changed) } else { Err(faults.join("; ")) })
+        let message = faults.join("; ");
+        (hooks, if faults.is_empty() { Ok(changed) } else { Err(Failure { message, passes }) })
     }
 
     /// Takes everything of ours from an interface, which may be gone; how many things that took.
-    async fn close(&mut self, ifindex: u32) -> Result<usize, String> {
+    async fn close(&mut self, ifindex: u32) -> Result<usize, Failure> {
         let link = self.facts.links.iter().find(|(_, link)| link.ifindex == ifindex);
         let mut faults = Vec::new();
         let mut changed = 0;
@@ -269,7 +274,7 @@ impl Host {
         {
             faults.push(in_one_line(&error));
         }
-        if faults.is_empty() { Ok(changed) } else { Err(faults.join("; ")) }
+        if faults.is_empty() { Ok(changed) } else { Err(faults.join("; ").into()) }
     }
 
     fn detach(&mut self) -> Result<Detached, FastPathError> {

@@ -49,12 +49,30 @@ pub enum Step {
     Make(u32, Role),
 }
 
+/// Why a step did not work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// For people.
+    pub message: String,
+    /// The TAP is on its way down or away, as TAPs are: the event that says so is under way.
+    pub passes: bool,
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Self {
+        Self { message, passes: false }
+    }
+}
+
 /// What failed, and when to try again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// For `status`.
     pub message: String,
     attempts: u32,
+    /// How many of the attempts failed for something that does not pass by itself.
+    lasting: u32,
+    passes: bool,
     retry_at: Instant,
 }
 
@@ -146,28 +164,28 @@ impl<H> Ledger<H> {
     }
 
     /// Notes that a TAP is rid of us, or why not.
-    pub fn removed(&mut self, ifindex: u32, result: Result<(), String>, now: Instant) {
+    pub fn removed(&mut self, ifindex: u32, result: Result<(), Failure>, now: Instant) {
         match result {
             Ok(()) => {
                 self.entries.remove(&ifindex);
                 self.hurry(now);
             }
-            Err(message) => {
+            Err(failure) => {
                 if let Some(entry) = self.entries.get_mut(&ifindex) {
-                    entry.fault = Some(Fault::after(entry.fault.as_ref(), message, now));
+                    entry.fault = Some(Fault::after(entry.fault.as_ref(), failure, now));
                 }
             }
         }
     }
 
     /// Notes that a TAP was made `role`, or what of it did not work.
-    pub fn made(&mut self, ifindex: u32, role: Role, hooks: H, result: Result<(), String>, now: Instant) {
+    pub fn made(&mut self, ifindex: u32, role: Role, hooks: H, result: Result<(), Failure>, now: Instant) {
         let before = self.entries.remove(&ifindex);
         if result.is_ok() && before.as_ref().is_some_and(|entry| entry.role != role) {
             self.hurry(now);
         }
         let earlier = before.filter(|entry| entry.role == role).and_then(|entry| entry.fault);
-        let fault = result.err().map(|message| Fault::after(earlier.as_ref(), message, now));
+        let fault = result.err().map(|failure| Fault::after(earlier.as_ref(), failure, now));
         self.entries.insert(ifindex, Entry { role, fault, hooks, due: None });
     }
 
@@ -247,17 +265,19 @@ impl<H> Entry<H> {
 }
 
 impl Fault {
-    fn after(earlier: Option<&Self>, message: String, now: Instant) -> Self {
+    fn after(earlier: Option<&Self>, failure: Failure, now: Instant) -> Self {
         let attempts = earlier.map_or(0, |fault| fault.attempts).saturating_add(1);
         let doublings = attempts.saturating_sub(1).min(16);
         let pause = FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE);
-        Self { message, attempts, retry_at: now + pause }
+        let Failure { message, passes } = failure;
+        let lasting = earlier.map_or(0, |fault| fault.lasting).saturating_add(u32::from(!passes));
+        Self { message, attempts, lasting, passes, retry_at: now + pause }
     }
 
-    /// Whether to tell the log: once, and when a second attempt has failed too. A TAP that vanishes or goes down while it
-    /// is being set up fails once and is an event a moment later.
+    /// Whether to tell the log: once, and when a second attempt has failed too, as what is found of a TAP that is about
+    /// to vanish is not always recognised. What passes is never news, however often it is met.
     pub fn is_news(&self) -> bool {
-        self.attempts == 2
+        !self.passes && self.lasting == 2
     }
 }
 

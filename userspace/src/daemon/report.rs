@@ -162,7 +162,7 @@ mod tests {
     ) -> (State, String) {
         let mut ledger = Ledger::default();
         let role = Role::Attached(Box::new(made));
-        ledger.made(1, role, hooks, outcome, Instant::now());
+        ledger.made(1, role, hooks, outcome.map_err(Into::into), Instant::now());
         let evidence = Evidence { entry: ledger.get(1), ..Evidence::default() };
         let status = status(&name(), &EndpointPlan::Attached(plan), true, &evidence);
         (status.state, status.reason.unwrap_or_default())

@@ -41,6 +41,10 @@ fn plan(endpoints: &[Attached], blocked: &[u32]) -> Plan {
     }
 }
 
+fn failed(message: &str) -> Result<(), Failure> {
+    Err(message.to_owned().into())
+}
+
 fn make(attached: &Attached) -> Step {
     Step::Make(attached.ifindex, Role::Attached(Box::new(attached.clone())))
 }
@@ -101,19 +105,32 @@ fn a_failure_pauses_and_a_change_ends_the_pause() {
     let mut pauses = Vec::new();
     for _ in 0..12 {
         assert_eq!(ledger.next(&wanted, now), Some(make(&a)));
-        ledger.made(1, role(), (), Err("no".into()), now);
+        ledger.made(1, role(), (), failed("no"), now);
         assert_eq!(ledger.next(&wanted, now), None);
         pauses.push(ledger.wake().unwrap() - now);
         now = ledger.wake().unwrap();
     }
     assert_eq!(pauses[..3], [100, 200, 400].map(Duration::from_millis));
     assert_eq!(*pauses.last().unwrap(), LONGEST_PAUSE);
-    ledger.made(1, role(), (), Err("no".into()), now);
+    ledger.made(1, role(), (), failed("no"), now);
     let changed = Attached { mtu: 1400, ..a.clone() };
     assert_eq!(ledger.next(&plan(std::slice::from_ref(&changed), &[]), now), Some(make(&changed)));
     ledger.made(1, role(), (), Ok(()), now);
     assert_eq!(ledger.wake(), None);
     assert_eq!(ledger.next(&wanted, now), None);
+}
+
+#[test]
+fn a_tap_that_is_vanishing_is_no_news() {
+    let now = Instant::now();
+    let mut ledger: Ledger<()> = Ledger::default();
+    let mut news = |passes| {
+        let failure = Failure { message: "it".into(), passes };
+        ledger.made(1, Role::Attached(Box::new(attached(1, &[]))), (), Err(failure), now);
+        ledger.get(1).and_then(|entry| entry.fault.as_ref()).is_some_and(Fault::is_news)
+    };
+    assert_eq!([true, true, true].map(&mut news), [false; 3]);
+    assert_eq!([false, true, false, true, false].map(&mut news), [false, false, true, false, false]);
 }
 
 #[test]
@@ -126,7 +143,7 @@ fn what_is_given_up_makes_room_at_once() {
     {
         let mut ledger: Ledger<()> = Ledger::default();
         settle(&mut ledger, &plan(std::slice::from_ref(&a), &[]), now);
-        ledger.made(2, Role::Attached(Box::new(b.clone())), (), Err("no room".into()), now);
+        ledger.made(2, Role::Attached(Box::new(b.clone())), (), failed("no room"), now);
         let wanted = plan(std::slice::from_ref(&b), blocks);
         assert_eq!(settle(&mut ledger, &wanted, now), [gone, make(&b)]);
     }
@@ -137,7 +154,7 @@ fn a_removal_that_fails_is_tried_again() {
     let now = Instant::now();
     let mut ledger: Ledger<()> = Ledger::default();
     settle(&mut ledger, &plan(&[attached(1, &[])], &[]), now);
-    ledger.removed(1, Err("busy".into()), now);
+    ledger.removed(1, failed("busy"), now);
     assert_eq!(ledger.next(&Plan::default(), now), None);
     assert_eq!(settle(&mut ledger, &Plan::default(), now + FIRST_PAUSE).len(), 1);
     assert!(ledger.get(1).is_none());
@@ -154,7 +171,7 @@ fn a_touched_tap_is_looked_at_at_once() {
     ledger.touch(&BTreeSet::from([2, 7]));
     assert!(!ledger.is_audit(2, &Role::Attached(Box::new(b.clone()))));
     assert_eq!(settle(&mut ledger, &wanted, now), [make(&b), make(&a)]);
-    ledger.made(2, Role::Attached(Box::new(b.clone())), (), Err("no".into()), now);
+    ledger.made(2, Role::Attached(Box::new(b.clone())), (), failed("no"), now);
     assert_eq!(ledger.next(&wanted, now), None);
     ledger.touch(&BTreeSet::from([2]));
     assert_eq!(ledger.next(&wanted, now), Some(make(&b)));
@@ -200,7 +217,7 @@ proptest! {
         for plan in &plans {
             for works in outcomes.by_ref().take(8) {
                 let Some(step) = ledger.next(plan, now) else { break };
-                let result = if works { Ok(()) } else { Err("no".to_owned()) };
+                let result = if works { Ok(()) } else { failed("no") };
                 match step {
                     Step::Remove(ifindex, _) => ledger.removed(ifindex, result, now),
                     Step::Make(ifindex, role) => ledger.made(ifindex, role, (), result, now),
