@@ -60,6 +60,7 @@ fn resources(endpoints: &[WorkloadEndpoint], subnets: &[Subnet]) -> Resources {
     Resources {
         endpoints: endpoints.iter().map(|e| (e.name.clone(), e.clone())).collect(),
         subnets: subnets.iter().map(|s| (s.name.clone(), s.clone())).collect(),
+        ..Resources::default()
     }
 }
 

@@ -1,16 +1,28 @@
 //! Resources as types that cannot hold illegal values. Parsing is in [`document`]; nothing here does I/O.
 
+mod bgp;
+mod bgp_configuration;
+mod bgp_peer;
 mod endpoint;
 mod names;
+mod node;
 mod problem;
 mod subnet;
 
 pub mod document;
+pub mod selector;
 
+pub use bgp::{AsNumber, BgpId, Community};
+pub use bgp_configuration::BgpConfiguration;
+pub use bgp_peer::{BgpPeer, Hosts, NextHop, Remote, SecretKey};
 pub use endpoint::WorkloadEndpoint;
 pub use names::{EndpointName, HostAddress, InterfaceName, MacAddress, NameError};
+pub use node::{Node, NodeBgp};
 pub use problem::{Position, Problem, Severity};
+pub use selector::Selector;
 pub use subnet::Subnet;
+
+use std::collections::BTreeMap;
 
 /// One valid resource that concerns this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +31,12 @@ pub enum Resource {
     WorkloadEndpoint(WorkloadEndpoint),
     /// What DHCPv6 and router advertisements say to the endpoints of a prefix.
     Subnet(Subnet),
+    /// A host.
+    Node(Node),
+    /// What all hosts' BGP has in common.
+    BgpConfiguration(BgpConfiguration),
+    /// Sessions besides the mesh.
+    BgpPeer(BgpPeer),
 }
 
 impl Resource {
@@ -27,6 +45,9 @@ impl Resource {
         match self {
             Self::WorkloadEndpoint(endpoint) => ResourceId::WorkloadEndpoint(endpoint.name.clone()),
             Self::Subnet(subnet) => ResourceId::Subnet(subnet.name.clone()),
+            Self::Node(node) => ResourceId::Node(node.name.clone()),
+            Self::BgpConfiguration(settings) => ResourceId::BgpConfiguration(settings.name.clone()),
+            Self::BgpPeer(peer) => ResourceId::BgpPeer(peer.name.clone()),
         }
     }
 }
@@ -38,6 +59,12 @@ pub enum ResourceId {
     WorkloadEndpoint(EndpointName),
     /// A [`Subnet`].
     Subnet(String),
+    /// A [`Node`].
+    Node(String),
+    /// A [`BgpConfiguration`].
+    BgpConfiguration(String),
+    /// A [`BgpPeer`].
+    BgpPeer(String),
 }
 
 impl std::fmt::Display for ResourceId {
@@ -45,6 +72,9 @@ impl std::fmt::Display for ResourceId {
         match self {
             Self::WorkloadEndpoint(name) => write!(f, "WorkloadEndpoint {name}"),
             Self::Subnet(name) => write!(f, "Subnet {name}"),
+            Self::Node(name) => write!(f, "Node {name}"),
+            Self::BgpConfiguration(name) => write!(f, "BGPConfiguration {name}"),
+            Self::BgpPeer(name) => write!(f, "BGPPeer {name}"),
         }
     }
 }
@@ -53,9 +83,15 @@ impl std::fmt::Display for ResourceId {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resources {
     /// Endpoints of every node, by name.
-    pub endpoints: std::collections::BTreeMap<EndpointName, WorkloadEndpoint>,
+    pub endpoints: BTreeMap<EndpointName, WorkloadEndpoint>,
     /// Subnets, by name.
-    pub subnets: std::collections::BTreeMap<String, Subnet>,
+    pub subnets: BTreeMap<String, Subnet>,
+    /// Hosts, by name.
+    pub nodes: BTreeMap<String, Node>,
+    /// Settings of BGP, by name.
+    pub bgp_configurations: BTreeMap<String, BgpConfiguration>,
+    /// Sessions of BGP, by name.
+    pub bgp_peers: BTreeMap<String, BgpPeer>,
 }
 
 impl Resources {
@@ -67,6 +103,15 @@ impl Resources {
             }
             Resource::Subnet(subnet) => {
                 self.subnets.insert(subnet.name.clone(), subnet);
+            }
+            Resource::Node(node) => {
+                self.nodes.insert(node.name.clone(), node);
+            }
+            Resource::BgpConfiguration(settings) => {
+                self.bgp_configurations.insert(settings.name.clone(), settings);
+            }
+            Resource::BgpPeer(peer) => {
+                self.bgp_peers.insert(peer.name.clone(), peer);
             }
         }
     }

@@ -92,6 +92,15 @@ impl<'a> Field<'a> {
         self.string()?.parse().map_err(|wrong: T::Err| self.error(wrong.to_string())).ok()
     }
 
+    /// A boolean.
+    pub fn boolean(&self) -> Option<bool> {
+        if let Value::Bool(value) = self.node.value {
+            return Some(value);
+        }
+        self.expected("true or false");
+        None
+    }
+
     /// A whole number of `range`.
     pub fn integer(&self, range: RangeInclusive<u32>) -> Option<u32> {
         let number = match &self.node.value {

@@ -24,6 +24,9 @@ fn id(kind: &str, name: &str, namespace: Option<&str>) -> Option<ResourceId> {
             name: name.to_owned(),
         })),
         "Subnet" => Some(ResourceId::Subnet(name.to_owned())),
+        "Node" => Some(ResourceId::Node(name.to_owned())),
+        "BGPConfiguration" => Some(ResourceId::BgpConfiguration(name.to_owned())),
+        "BGPPeer" => Some(ResourceId::BgpPeer(name.to_owned())),
         _ => None,
     }
 }

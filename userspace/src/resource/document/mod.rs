@@ -3,11 +3,15 @@
 //! A YAML file is a stream of documents, a JSON file is one value. A document is a resource, a list of resources (an
 //! array, or a `List` kind as calicoctl prints it), or a key with its value as networking-calico writes them to etcd.
 
+mod bgp;
+mod bgp_configuration;
+mod bgp_peer;
 mod endpoint;
 mod etcd;
 mod fields;
 mod identity;
 mod metadata;
+mod node;
 mod subnet;
 mod tree;
 mod yaml;
@@ -30,9 +34,7 @@ const SERVAL: &str = "serval/v1";
 
 /// Calico's kinds that this version accepts and does not use.
 const UNUSED: &[&str] = &[
-    "BGPConfiguration",
     "BGPFilter",
-    "BGPPeer",
     "ClusterInformation",
     "FelixConfiguration",
     "GlobalNetworkPolicy",
@@ -44,7 +46,6 @@ const UNUSED: &[&str] = &[
     "LiveMigration",
     "NetworkPolicy",
     "NetworkSet",
-    "Node",
     "Profile",
     "StagedGlobalNetworkPolicy",
     "StagedKubernetesNetworkPolicy",
@@ -220,6 +221,18 @@ fn resource(document: &Field<'_>) -> Content {
             right_version(CALICO);
             content(read(fields, endpoint::read).map(Resource::WorkloadEndpoint))
         }
+        "Node" => {
+            right_version(CALICO);
+            content(read(fields, node::read).map(Resource::Node))
+        }
+        "BGPConfiguration" => {
+            right_version(CALICO);
+            content(read(fields, bgp_configuration::read).map(Resource::BgpConfiguration))
+        }
+        "BGPPeer" => {
+            right_version(CALICO);
+            content(read(fields, bgp_peer::read).map(Resource::BgpPeer))
+        }
         "Subnet" => {
             right_version(SERVAL);
             content(read(fields, subnet::read).map(Resource::Subnet))
@@ -231,7 +244,7 @@ fn resource(document: &Field<'_>) -> Content {
         }
         kind => {
             kind_field.error(format!(
-                "unknown kind `{kind}`; used are WorkloadEndpoint ({CALICO}) and Subnet ({SERVAL})"
+                "unknown kind `{kind}`; used are WorkloadEndpoint, Node, BGPConfiguration and BGPPeer ({CALICO}), and Subnet ({SERVAL})"
             ));
             Content::Refused
         }

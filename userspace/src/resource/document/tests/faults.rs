@@ -186,7 +186,7 @@ fn kinds_of_later_versions_are_notes_and_unknown_ones_errors() {
     assert_eq!(
         faults(policy, "NetworkPolicy", "Pod"),
         [
-            "f:2:7: kind: unknown kind `Pod`; used are WorkloadEndpoint (projectcalico.org/v3) and Subnet (serval/v1)"
+            "f:2:7: kind: unknown kind `Pod`; used are WorkloadEndpoint, Node, BGPConfiguration and BGPPeer (projectcalico.org/v3), and Subnet (serval/v1)"
         ]
     );
     assert_eq!(problems(&yaml("just words\n")), ["f:1:1: expected a mapping, found the text `just words`"]);

@@ -1,5 +1,6 @@
 //! What good documents become, in every form; `faults` has the messages about bad ones, `robust` what no bytes may do.
 
+mod bgp;
 mod faults;
 mod robust;
 
