@@ -1,5 +1,12 @@
 //! Host configuration: the TOML file. Reads that one file and the host name, nothing else.
 
+mod bird;
+
+pub use bird::{
+    AggregateConfig, Bfd, BfdConfig, BirdConfig, CommunitiesConfig, GracefulRestartConfig, MeshConfig,
+    PeerConfig, Unassigned,
+};
+
 use crate::resource::{InterfaceName, Position, Problem};
 use serde::{Deserialize, Deserializer, de};
 use std::fmt;
@@ -30,9 +37,9 @@ pub struct Config {
     /// DHCPv6.
     #[serde(default)]
     pub dhcp6: Dhcp6Config,
-    /// Routing between hosts. This version accepts the section and uses nothing of it.
+    /// Routing between hosts; `None`: this host speaks no BGP.
     #[serde(default)]
-    pub bird: toml::Table,
+    pub bird: Option<BirdConfig>,
     /// Metrics.
     #[serde(default)]
     pub metrics: MetricsConfig,
