@@ -3,6 +3,7 @@
 //! What two resources cannot both have is settled by name alone, whatever the host looks like at the moment: the same
 //! resources give the same winners on every start, and `serval check` sees what the daemon will see.
 
+pub mod bird;
 mod claims;
 mod host;
 mod network;
