@@ -20,8 +20,9 @@ mod sessions;
 #[cfg(test)]
 mod tests;
 
+pub use names::SESSION_PREFIXES;
 pub use password::Password;
-pub use render::{Dialect, Inputs, REVISION_MARK, SERVAL_DEVICE, render};
+pub use render::{AGGREGATES, Dialect, Inputs, REVISION_MARK, SERVAL_DEVICE, render};
 
 use super::Conflict;
 use crate::config::{AggregateConfig, Bfd, BfdConfig, BirdConfig};

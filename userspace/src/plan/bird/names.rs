@@ -2,6 +2,13 @@
 
 use std::collections::BTreeSet;
 
+/// Prefix of sessions of the mesh.
+pub(super) const MESH: &str = "mesh";
+/// Prefix of all other sessions.
+pub(super) const PEER: &str = "peer";
+/// With which words the names of sessions begin.
+pub const SESSION_PREFIXES: [&str; 2] = [MESH, PEER];
+
 /// Longest part that comes from a name; BIRD takes symbols of 64 characters.
 const LONGEST: usize = 48;
 

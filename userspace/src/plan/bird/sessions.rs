@@ -2,7 +2,7 @@
 //! neighbour: the first that names it has it.
 
 use super::local::{Local, Other};
-use super::names::Names;
+use super::names::{MESH, Names, PEER};
 use super::{Findings, Reach, Session, Side};
 use crate::config::{Bfd, PeerConfig};
 use crate::resource::{BgpPeer, Hosts, InterfaceName, NextHop, Node, Remote};
@@ -47,7 +47,7 @@ impl Sessions<'_> {
                 if local.address().is_some_and(|own| own.get() == *address) {
                     return;
                 }
-                let mut session = self.host_session("peer", peer.name.clone(), *address);
+                let mut session = self.host_session(PEER, peer.name.clone(), *address);
                 session.remote_as = *as_number;
                 session.port = port.unwrap_or_else(|| self.port_of(*address));
                 session.bfd = Bfd::Off;
@@ -75,7 +75,7 @@ impl Sessions<'_> {
                     let backwards = peer.reverse && chosen_as_remote && selected(other.node);
                     if forwards || backwards {
                         let name = format!("{}/{}", peer.name, other.node.name);
-                        let session = self.session_with(&other, "peer", name);
+                        let session = self.session_with(&other, PEER, name);
                         self.add(refine(session, peer, local));
                     }
                 }
@@ -126,7 +126,7 @@ impl Sessions<'_> {
             findings.notes.push(format!("peer `{}` is of another AS, and so no reflector client", peer.name));
         }
         let session = Session {
-            protocol: self.names.symbol("peer", &peer.name),
+            protocol: self.names.symbol(PEER, &peer.name),
             name: peer.name.clone(),
             side: if internal { Side::Inside } else { Side::Outside },
             neighbour: peer.address,
@@ -154,7 +154,7 @@ impl Sessions<'_> {
         if self.known.contains_key(&(other.address.get(), None)) {
             return;
         }
-        let session = self.session_with(other, "mesh", other.node.name.clone());
+        let session = self.session_with(other, MESH, other.node.name.clone());
         self.add(Session {
             password: self.local.mesh_password(),
             restart_time: self.local.mesh_restart_time(),

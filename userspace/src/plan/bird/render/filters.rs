@@ -1,6 +1,7 @@
 //! The filters: what is learnt, programmed, announced and accepted. Everything not named in them is refused.
 
 use super::super::{BirdPlan, Session, Side, metric};
+use super::AGGREGATES;
 use super::lines::{Joined, Lines};
 use crate::apply::kernel::PROTOCOL;
 use crate::config::BirdConfig;
@@ -80,7 +81,7 @@ fn to_kernel(out: &mut Lines) {
     out.open("filter serval_to_kernel");
     out.line("# The kernel knows its own links.");
     out.line("if source = RTS_DEVICE then reject;");
-    out.open_inner("if proto = \"serval_aggregates\" then");
+    out.open_inner(format_args!("if proto = \"{AGGREGATES}\" then"));
     out.line(format_args!("krt_metric = {};", metric::UNASSIGNED));
     out.line("accept;");
     out.close();
@@ -99,7 +100,7 @@ fn announce(out: &mut Lines, plan: &BirdPlan, side: Side) {
         out.line("# As a reflector: what hosts of our AS announce, unchanged.");
         out.line("if source = RTS_BGP && bgp_path.len = 0 && net ~ serval_networks then accept;");
     }
-    out.open_inner("if proto = \"serval_aggregates\" then");
+    out.open_inner(format_args!("if proto = \"{AGGREGATES}\" then"));
     let shared =
         || plan.aggregates.iter().filter(|aggregate| aggregate.shared).map(|aggregate| aggregate.prefix);
     if !outside && shared().next().is_some() {

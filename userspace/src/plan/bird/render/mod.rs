@@ -44,6 +44,9 @@ pub struct Inputs {
 /// The protocol whose description says which revision of the configuration BIRD runs.
 pub const SERVAL_DEVICE: &str = "serval_device";
 
+/// The protocol that holds our aggregates.
+pub const AGGREGATES: &str = "serval_aggregates";
+
 /// How that description begins.
 pub const REVISION_MARK: &str = "serval revision ";
 
@@ -137,7 +140,7 @@ fn aggregates(out: &mut Lines, plan: &BirdPlan, dialect: Dialect) {
     if plan.aggregates.is_empty() {
         return;
     }
-    out.open("protocol static serval_aggregates");
+    out.open(format_args!("protocol static {AGGREGATES}"));
     if dialect == Dialect::Bird2 {
         out.line("ipv6;");
     }

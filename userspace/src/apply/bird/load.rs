@@ -1,0 +1,66 @@
+//! Getting a running BIRD to the wanted configuration: check, load with a way back, look, confirm.
+
+use super::control::{Connection, ControlError};
+use super::error::BirdError;
+use super::files::Files;
+use crate::plan::bird::{REVISION_MARK, SERVAL_DEVICE};
+use std::path::Path;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// After so long BIRD takes back what was not confirmed.
+const UNDO: Duration = Duration::from_secs(30);
+
+/// How long it may take until a new configuration is in effect: protocols that change go down first.
+const EFFECT: Duration = Duration::from_secs(10);
+
+/// How often to look, as BIRD does not tell.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The revision that BIRD runs, if its configuration is one of ours.
+pub(super) async fn revision(connection: &mut Connection) -> Result<Option<String>, ControlError> {
+    let device = connection.protocol(SERVAL_DEVICE).await?;
+    let description = device.and_then(|device| device.description);
+    Ok(description.and_then(|text| text.strip_prefix(REVISION_MARK).map(str::to_owned)))
+}
+
+/// Loads the candidate, which is `revision`. An error means that BIRD runs what it ran before, or will soon.
+pub(super) async fn load(socket: &Path, files: &Files, revision: &str) -> Result<(), BirdError> {
+    let candidate = files.candidate();
+    let mut connection = Connection::open(socket).await?;
+    connection.check(&candidate).await.map_err(refused)?;
+    connection.configure(&candidate, UNDO).await.map_err(refused)?;
+    // Over a new connection: what cannot be reached any more must not be confirmed.
+    if !in_effect(socket, revision).await? {
+        connection.undo().await?;
+        return Err(BirdError::NotInEffect);
+    }
+    if !connection.confirm().await? {
+        return Err(BirdError::Late);
+    }
+    files.adopt().map_err(|source| BirdError::File { path: files.current(), source })
+}
+
+/// Waits until BIRD runs `wanted`.
+pub(super) async fn in_effect(socket: &Path, wanted: &str) -> Result<bool, ControlError> {
+    let mut connection = Connection::open(socket).await?;
+    connection.restrict().await?;
+    let end = Instant::now() + EFFECT;
+    loop {
+        if revision(&mut connection).await?.as_deref() == Some(wanted) {
+            return Ok(true);
+        }
+        if Instant::now() >= end {
+            return Ok(false);
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// A refusal of a configuration is its own kind of error.
+fn refused(error: ControlError) -> BirdError {
+    match error {
+        ControlError::Refused { message, .. } => BirdError::Refused { line: message },
+        other => other.into(),
+    }
+}

@@ -1,0 +1,119 @@
+//! What is told of BIRD: a part of `serval status --json`. Fields may be added, not renamed.
+
+use super::table::Protocol;
+use serde::{Deserialize, Serialize};
+use std::net::Ipv6Addr;
+
+/// State of a session that exchanges routes.
+const ESTABLISHED: &str = "established";
+
+/// BIRD on this host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BirdStatus {
+    /// Whether it runs.
+    pub state: BirdState,
+    /// What is wrong, in BIRD's own words where it has any; absent when all is as planned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What is left out of its configuration, and what is odd in it.
+    pub problems: Vec<String>,
+    /// Its version, when it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Its BGP identifier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub router_id: Option<String>,
+    /// When it was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// How often it had to be started again since the daemon's start.
+    pub restarts: u64,
+    /// Its sessions, by name.
+    pub peers: Vec<PeerStatus>,
+}
+
+/// Whether BIRD runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BirdState {
+    /// It runs.
+    Up,
+    /// It runs, and has not heard from all neighbours since it was started; the kernel's routes are those of before.
+    Recovering,
+    /// It does not answer.
+    Down,
+}
+
+/// A BGP session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// The node or peer.
+    pub name: String,
+    /// Its address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Ipv6Addr>,
+    /// Its AS.
+    #[serde(rename = "as", default, skip_serializing_if = "Option::is_none")]
+    pub as_number: Option<u32>,
+    /// State of the session in lower case, as BGP calls it: `established`, `active` and so on.
+    pub state: String,
+    /// Since when.
+    pub since: String,
+    /// Routes accepted from it.
+    pub imported: u64,
+    /// Routes announced to it.
+    pub exported: u64,
+    /// Its last error, while it is not established.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl BirdStatus {
+    /// Why BIRD is not well; empty when it is. A neighbour that is down may be down for a reason of its own, and is told
+    /// by its state.
+    pub fn complaints(&self) -> Vec<String> {
+        let mut complaints = Vec::new();
+        if let Some(reason) = &self.reason {
+            complaints.push(format!("BIRD: {reason}"));
+        }
+        complaints.extend(self.problems.iter().map(|problem| format!("BIRD: {problem}")));
+        complaints
+    }
+}
+
+impl PeerStatus {
+    /// Whether routes are exchanged.
+    pub fn is_established(&self) -> bool {
+        self.state == ESTABLISHED
+    }
+
+    /// A session that BIRD does not have.
+    pub(super) fn absent() -> Self {
+        Self {
+            name: String::new(),
+            address: None,
+            as_number: None,
+            state: "absent".to_owned(),
+            since: String::new(),
+            imported: 0,
+            exported: 0,
+            reason: None,
+        }
+    }
+
+    /// A session as BIRD tells it, under its protocol's name.
+    pub(super) fn of(protocol: &Protocol) -> Self {
+        let bgp = protocol.bgp.clone().unwrap_or_default();
+        let state = bgp.state.to_ascii_lowercase();
+        Self {
+            name: protocol.name.clone(),
+            address: bgp.neighbour,
+            as_number: bgp.remote_as,
+            reason: bgp.last_error.filter(|_| state != ESTABLISHED),
+            state,
+            since: protocol.since.clone(),
+            imported: protocol.imported,
+            exported: protocol.exported,
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! The task that looks after BIRD: takes plans, notices when BIRD ends or is reconfigured by others, tries again what
+//! failed.
+
+use super::control::{Connection, ControlError};
+use super::error::BirdError;
+use super::files::{Files, group_of};
+use super::program::{Program, dialect};
+use super::status::{BirdState, BirdStatus, PeerStatus};
+use super::{Applied, Mode, Seen, Settings, inputs, load};
+use crate::cause::in_one_line;
+use crate::plan::bird::{BirdPlan, Inputs, render};
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::process::Child;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+/// How often everything is looked at although nothing was heard: BIRD does not tell when others reconfigure it, and
+/// password files are not watched.
+const AUDIT: Duration = Duration::from_secs(10);
+
+/// Pauses before trying again, from the first to the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+/// A BIRD that has run for so long has not died of its start.
+const STEADY: Duration = Duration::from_secs(10);
+
+/// How long BIRD may take from its start to its first answer.
+const START: Duration = Duration::from_secs(10);
+
+/// How often to look whether it answers.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// A plan to bring BIRD to, and who wants to know what came of it.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub plan: Box<BirdPlan>,
+    pub answer: oneshot::Sender<Result<Applied, BirdError>>,
+}
+
+/// What the one who looks after BIRD knows.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Report {
+    error: Option<String>,
+    problems: Vec<String>,
+    plan: Option<Box<BirdPlan>>,
+    restarts: u64,
+}
+
+pub(super) struct Supervisor {
+    settings: Settings,
+    files: Files,
+    socket: PathBuf,
+    desired: Option<Box<BirdPlan>>,
+    known: Inputs,
+    child: Option<Child>,
+    /// When BIRD was last started by us.
+    started: Option<Instant>,
+    /// The pause after the next failure.
+    pause: Duration,
+    publish: watch::Sender<Report>,
+}
+
+impl Supervisor {
+    pub fn new(settings: Settings, publish: watch::Sender<Report>) -> Self {
+        Self {
+            files: Files::of(&settings.run),
+            socket: settings.socket(),
+            settings,
+            desired: None,
+            known: Inputs::default(),
+            child: None,
+            started: None,
+            pause: PAUSES.0,
+            publish,
+        }
+    }
+
+    /// Works until nobody can ask any more.
+    pub async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+        // An idle connection: its end is how we see that BIRD has ended, whoever its parent is.
+        let mut link: Option<Connection> = None;
+        let mut next = Instant::now() + AUDIT;
+        loop {
+            let mut answer = None;
+            tokio::select! {
+                request = requests.recv() => match request {
+                    Some(request) => {
+                        self.desired = Some(request.plan);
+                        answer = Some(request.answer);
+                    }
+                    None => return,
+                },
+                () = ended(&mut link) => {
+                    link = None;
+                    self.mourn().await;
+                    next = Instant::now() + self.delay_after_death();
+                    continue;
+                }
+                () = sleep_until(next), if self.desired.is_some() => {}
+            }
+            let outcome = self.reconcile().await;
+            next = Instant::now() + self.pause_after(&outcome);
+            if link.is_none() && outcome.is_ok() {
+                link = Connection::open(&self.socket).await.ok();
+            }
+            self.tell(&outcome);
+            if let Some(Err(_)) = answer.map(|answer| answer.send(outcome)) {
+                tracing::debug!("nobody waits for what came of a plan for BIRD");
+            }
+        }
+    }
+
+    async fn reconcile(&mut self) -> Result<Applied, BirdError> {
+        let Some(plan) = self.desired.clone() else { return Ok(Applied::Unchanged) };
+        let supervised = matches!(self.settings.mode, Mode::Start { .. });
+        let (inputs, problems) = inputs::gather(&plan, supervised, &self.known);
+        self.known = inputs.clone();
+        for problem in &problems {
+            if !self.publish.borrow().problems.contains(problem) {
+                tracing::warn!("BIRD: {problem}");
+            }
+        }
+        self.publish.send_modify(|report| {
+            report.problems = plan.notes.iter().cloned().chain(problems).collect();
+            report.plan = Some(plan.clone());
+        });
+        match (Connection::open(&self.socket).await, &self.settings.mode) {
+            (Ok(connection), _) => self.bring(connection, &plan, &inputs).await,
+            (Err(error), Mode::Start { executable }) if error.is_absence() => {
+                let program = Program::find(executable.as_deref()).await?;
+                self.start(&program, &plan, &inputs).await
+            }
+            (Err(error), _) => Err(error.into()),
+        }
+    }
+
+    /// Brings a running BIRD to the plan.
+    async fn bring(
+        &mut self,
+        mut connection: Connection,
+        plan: &BirdPlan,
+        inputs: &Inputs,
+    ) -> Result<Applied, BirdError> {
+        let dialect = dialect(connection.version());
+        if let Some(running) = load::revision(&mut connection).await? {
+            let taken = self.files.taken().map_err(|source| self.unusable(source))?;
+            if taken.is_some_and(|taken| taken == render(plan, inputs, dialect, &running)) {
+                return Ok(Applied::Unchanged);
+            }
+        }
+        let revision = new_revision();
+        self.propose(&render(plan, inputs, dialect, &revision))?;
+        load::load(&self.socket, &self.files, &revision).await?;
+        Ok(Applied::Loaded)
+    }
+
+    /// Starts a BIRD with the plan; when it does not take the plan, with what one of ours took last.
+    async fn start(
+        &mut self,
+        program: &Program,
+        plan: &BirdPlan,
+        inputs: &Inputs,
+    ) -> Result<Applied, BirdError> {
+        let again = self.files.taken().map_err(|source| self.unusable(source))?.is_some();
+        self.propose(&render(plan, inputs, program.dialect, &new_revision()))?;
+        let refusal = match program.check(&self.files.candidate()).await {
+            Ok(()) => {
+                self.files.adopt().map_err(|source| self.unusable(source))?;
+                None
+            }
+            Err(refusal) if again => Some(refusal),
+            Err(error) => return Err(error),
+        };
+        let mut child = program.start(&self.files, again)?;
+        if self.started.replace(Instant::now()).is_some() {
+            self.publish.send_modify(|report| report.restarts += 1);
+        }
+        let answers = async {
+            while Connection::open(&self.socket).await.is_err() {
+                sleep(LOOK).await;
+            }
+        };
+        tokio::select! {
+            () = answers => {}
+            status = child.wait() => {
+                let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+                return Err(BirdError::Ended(status));
+            }
+            () = sleep(START) => {
+                self.child = Some(child);
+                return Err(ControlError::Silent.into());
+            }
+        }
+        self.child = Some(child);
+        refusal.map_or(Ok(Applied::Started), Err)
+    }
+
+    fn propose(&self, text: &str) -> Result<(), BirdError> {
+        let reader = match self.settings.mode {
+            Mode::Start { .. } => None,
+            Mode::Attach { .. } => group_of(&self.socket),
+        };
+        self.files.propose(text, reader).map_err(|source| self.unusable(source))
+    }
+
+    fn unusable(&self, source: std::io::Error) -> BirdError {
+        BirdError::File { path: self.files.candidate(), source }
+    }
+
+    /// BIRD has ended: says how, if it was a child of ours.
+    async fn mourn(&mut self) {
+        let status = match self.child.take() {
+            Some(mut child) => timeout(STEADY, child.wait()).await.ok().and_then(Result::ok),
+            None => None,
+        };
+        match status {
+            Some(status) => tracing::warn!("BIRD has ended: {status}"),
+            None => tracing::warn!("BIRD has ended"),
+        }
+    }
+
+    fn delay_after_death(&mut self) -> Duration {
+        if self.started.is_none_or(|started| started.elapsed() >= STEADY) {
+            self.pause = PAUSES.0;
+            return Duration::ZERO;
+        }
+        self.longer_pause()
+    }
+
+    fn pause_after(&mut self, outcome: &Result<Applied, BirdError>) -> Duration {
+        match outcome {
+            // What somebody must mend first is not more urgent than an audit.
+            Ok(_) | Err(BirdError::Refused { .. } | BirdError::Absent) => AUDIT,
+            Err(_) => self.longer_pause(),
+        }
+    }
+
+    fn longer_pause(&mut self) -> Duration {
+        let pause = self.pause;
+        self.pause = (pause * 2).min(PAUSES.1);
+        pause
+    }
+
+    /// Makes an outcome known, and says what is new.
+    fn tell(&mut self, outcome: &Result<Applied, BirdError>) {
+        let error = outcome.as_ref().err().map(|error| in_one_line(error));
+        match (outcome, &error) {
+            (Ok(Applied::Started), _) => tracing::info!("BIRD has been started"),
+            (Ok(Applied::Loaded), _) => tracing::info!("BIRD has been reconfigured"),
+            (Ok(Applied::Unchanged), _) => {}
+            (Err(_), error) => {
+                if self.publish.borrow().error != *error {
+                    tracing::warn!("{}", error.as_deref().unwrap_or_default());
+                }
+            }
+        }
+        self.publish.send_modify(|report| report.error = error);
+    }
+}
+
+/// Ends when the connection does; never without one.
+async fn ended(link: &mut Option<Connection>) {
+    match link {
+        Some(connection) => connection.closed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A word that no configuration has had before.
+fn new_revision() -> String {
+    format!("{:016x}", fastrand::u64(..))
+}
+
+impl Report {
+    /// Joins what is known with what BIRD says.
+    pub fn status(&self, seen: Result<Seen, ControlError>) -> BirdStatus {
+        let (seen, unseen) = match seen {
+            Ok(seen) => (Some(seen), None),
+            Err(error) => (None, Some(in_one_line(&error))),
+        };
+        let state = match &seen {
+            Some(seen) if seen.daemon.recovering => BirdState::Recovering,
+            Some(_) => BirdState::Up,
+            None => BirdState::Down,
+        };
+        BirdStatus {
+            state,
+            reason: self.error.clone().or(unseen),
+            problems: self.problems.clone(),
+            version: seen.as_ref().map(|seen| seen.version.clone()),
+            router_id: seen.as_ref().and_then(|seen| seen.daemon.router_id.clone()),
+            since: seen.as_ref().and_then(|seen| seen.daemon.started.clone()),
+            restarts: self.restarts,
+            peers: self.peers(seen.as_ref()),
+        }
+    }
+
+    /// The sessions of the plan, and those that BIRD has besides.
+    fn peers(&self, seen: Option<&Seen>) -> Vec<PeerStatus> {
+        let protocols = seen.map(|seen| seen.protocols.as_slice()).unwrap_or_default();
+        let sessions = self.plan.as_ref().map(|plan| plan.sessions.as_slice()).unwrap_or_default();
+        let planned = sessions.iter().map(|session| {
+            let protocol = protocols.iter().find(|protocol| protocol.name == session.protocol);
+            PeerStatus {
+                name: session.name.clone(),
+                address: Some(session.neighbour),
+                as_number: Some(session.remote_as.get()),
+                ..protocol.map_or_else(PeerStatus::absent, PeerStatus::of)
+            }
+        });
+        let others = protocols.iter().filter(|protocol| {
+            protocol.bgp.is_some() && sessions.iter().all(|session| session.protocol != protocol.name)
+        });
+        let mut peers: Vec<PeerStatus> = planned.chain(others.map(PeerStatus::of)).collect();
+        peers.sort_by(|a, b| a.name.cmp(&b.name));
+        peers
+    }
+}
