@@ -30,6 +30,12 @@ fn target() -> PathBuf {
     root.join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
 }
 
+/// The `bird6` of BIRD 1.6 that `cargo xtask setup` has unpacked, or one that is installed.
+pub fn bird_1() -> Option<PathBuf> {
+    let unpacked = target().join("tools/bird-1/usr/sbin/bird6").canonicalize().ok();
+    unpacked.or_else(|| Some(PathBuf::from("/usr/sbin/bird6")).filter(|path| path.is_file()))
+}
+
 /// Why the rig cannot work here, if it cannot.
 pub fn unavailable() -> Option<&'static str> {
     (!nix::unistd::geteuid().is_root()).then_some("needs root: namespaces, TAPs and BPF programs are made")

@@ -5,10 +5,10 @@
 
 use crate::run::Run;
 use crate::toolchain::{
-    BPF_LINKER, BUILD_PACKAGES, GUEST_KERNEL, LLVM, NIGHTLY, TEST_PACKAGES, Toolchain,
+    BIRD_1, BPF_LINKER, BUILD_PACKAGES, GUEST_KERNEL, LLVM, NIGHTLY, TEST_PACKAGES, Toolchain,
     debian_rustc_builds_bpf, linker_is_built, linker_of_setup,
 };
-use crate::workspace::{guest_kernel, is_debian, is_root, program, root, tools};
+use crate::workspace::{bird_1, guest_kernel, is_debian, is_root, program, root, tools};
 use anyhow::{Result, bail};
 use std::collections::BTreeSet;
 use std::fs;
@@ -41,9 +41,9 @@ pub fn setup() -> Result<()> {
 /// What is missing, in the order it has to be brought.
 fn missing() -> Vec<Step> {
     let steps = if is_debian() {
-        [debian_packages(), debian_linker(), debian_guest_kernel(), bpffs()]
+        vec![debian_packages(), debian_linker(), debian_guest_kernel(), debian_bird_1(), bpffs()]
     } else {
-        [programs(), rustup_nightly(), rustup_linker(), bpffs()]
+        vec![programs(), rustup_nightly(), rustup_linker(), bpffs()]
     };
     steps.into_iter().flatten().collect()
 }
@@ -86,6 +86,14 @@ fn debian_guest_kernel() -> Option<Step> {
     (!directory.is_dir()).then(|| Step {
         brings: format!("the kernel of QEMU guests, unpacked from {GUEST_KERNEL}"),
         command: script("guest-kernel.sh").arg(GUEST_KERNEL).arg(directory),
+    })
+}
+
+fn debian_bird_1() -> Option<Step> {
+    let directory = bird_1();
+    (!directory.is_dir()).then(|| Step {
+        brings: format!("BIRD 1.6 for the tests, unpacked from {BIRD_1}"),
+        command: script("unpack.sh").arg(BIRD_1).arg(directory),
     })
 }
 

@@ -63,6 +63,9 @@ pub const TEST_PACKAGES: &[(&str, &str)] = &[
 /// Debian's kernel for virtual machines, which QEMU guests boot: unpacked, never installed.
 pub const GUEST_KERNEL: &str = "linux-image-cloud-amd64";
 
+/// Debian's package of BIRD 1.6, which the tests run besides BIRD 2: unpacked, because both cannot be installed.
+pub const BIRD_1: &str = "bird";
+
 /// With which compiler flags BPF programs are built: BTF needs debug info, and the packet parser reads words at odd
 /// offsets, which BPF's JITs turn into plain loads where LLVM would otherwise compose them of bytes.
 const BPF_FLAGS: &str =

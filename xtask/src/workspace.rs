@@ -24,6 +24,11 @@ pub fn guest_kernel() -> PathBuf {
     tools().join("guest-kernel")
 }
 
+/// BIRD 1.6 as its Debian package has it, for tests: `usr/sbin/bird6`.
+pub fn bird_1() -> PathBuf {
+    tools().join("bird-1")
+}
+
 /// Are we root?
 pub fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)

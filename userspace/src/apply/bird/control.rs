@@ -144,6 +144,11 @@ impl Connection {
         Ok(Protocol::list(&self.ask("show protocols all").await?))
     }
 
+    /// All protocols, without their details.
+    pub async fn names(&mut self) -> Result<Vec<Protocol>, ControlError> {
+        Ok(Protocol::list(&self.ask("show protocols").await?))
+    }
+
     /// One protocol with its details, if there is one of that name.
     pub async fn protocol(&mut self, name: &str) -> Result<Option<Protocol>, ControlError> {
         match self.ask(&format!("show protocols all \"{name}\"")).await {

@@ -65,7 +65,7 @@ pub(super) fn gather(plan: &BirdPlan, supervised: bool, known: &Inputs) -> (Inpu
     let extra = plan.extra.as_deref().and_then(|file| {
         sign(file).map_err(|error| problems.push(format!("{} is left out: {error}", file.display()))).ok()
     });
-    (Inputs { supervised, passwords, sources, extra }, problems)
+    (Inputs { supervised, passwords, sources, extra, device: None }, problems)
 }
 
 /// Reads a password from a file that nobody but its owner, root or us, may read.

@@ -17,11 +17,28 @@ const EFFECT: Duration = Duration::from_secs(10);
 /// How often to look, as BIRD does not tell.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// The revision that BIRD runs, if its configuration is one of ours.
-pub(super) async fn revision(connection: &mut Connection) -> Result<Option<String>, ControlError> {
-    let device = connection.protocol(SERVAL_DEVICE).await?;
-    let description = device.and_then(|device| device.description);
-    Ok(description.and_then(|text| text.strip_prefix(REVISION_MARK).map(str::to_owned)))
+/// What a running BIRD shows of its configuration.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Running {
+    /// Name of its protocol for interfaces, if it can be written without quotes.
+    pub device: Option<String>,
+    /// The revision, if the configuration is one of ours.
+    pub revision: Option<String>,
+}
+
+/// Asks a running BIRD for its configuration.
+pub(super) async fn running(connection: &mut Connection) -> Result<Running, ControlError> {
+    let mut device = connection.protocol(SERVAL_DEVICE).await?;
+    if device.is_none() {
+        let protocols = connection.names().await?;
+        if let Some(other) = protocols.into_iter().find(|protocol| protocol.kind == "Device") {
+            device = connection.protocol(&other.name).await?;
+        }
+    }
+    let Some(device) = device else { return Ok(Running::default()) };
+    let revision = device.description.and_then(|text| text.strip_prefix(REVISION_MARK).map(str::to_owned));
+    let plain = |name: &String| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    Ok(Running { device: Some(device.name).filter(plain), revision })
 }
 
 /// Loads the candidate, which is `revision`. An error means that BIRD runs what it ran before, or will soon.
@@ -47,7 +64,7 @@ pub(super) async fn in_effect(socket: &Path, wanted: &str) -> Result<bool, Contr
     connection.restrict().await?;
     let end = Instant::now() + EFFECT;
     loop {
-        if revision(&mut connection).await?.as_deref() == Some(wanted) {
+        if running(&mut connection).await?.revision.as_deref() == Some(wanted) {
             return Ok(true);
         }
         if Instant::now() >= end {

@@ -6,7 +6,7 @@ use super::error::BirdError;
 use super::files::{Files, group_of};
 use super::program::{Program, dialect};
 use super::status::{BirdState, BirdStatus, PeerStatus};
-use super::{Applied, Mode, Seen, Settings, inputs, load};
+use super::{Applied, Mode, Seen, Settings, inputs, load, retire};
 use crate::cause::in_one_line;
 use crate::plan::bird::{BirdPlan, Inputs, render};
 use std::path::PathBuf;
@@ -21,6 +21,9 @@ const AUDIT: Duration = Duration::from_secs(10);
 
 /// Pauses before trying again, from the first to the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+/// Pause before looking again for a BIRD that the system is to start.
+const ABSENCE: Duration = Duration::from_millis(500);
 
 /// A BIRD that has run for so long has not died of its start.
 const STEADY: Duration = Duration::from_secs(10);
@@ -56,6 +59,8 @@ pub(super) struct Supervisor {
     child: Option<Child>,
     /// When BIRD was last started by us.
     started: Option<Instant>,
+    /// It has run: a start is one more, from then on.
+    has_run: bool,
     /// The pause after the next failure.
     pause: Duration,
     publish: watch::Sender<Report>,
@@ -71,6 +76,7 @@ impl Supervisor {
             known: Inputs::default(),
             child: None,
             started: None,
+            has_run: false,
             pause: PAUSES.0,
             publish,
         }
@@ -78,6 +84,9 @@ impl Supervisor {
 
     /// Works until nobody can ask any more.
     pub async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+        if let Mode::Attach { .. } = self.settings.mode {
+            self.give_way().await;
+        }
         // An idle connection: its end is how we see that BIRD has ended, whoever its parent is.
         let mut link: Option<Connection> = None;
         let mut next = Instant::now() + AUDIT;
@@ -101,12 +110,24 @@ impl Supervisor {
             }
             let outcome = self.reconcile().await;
             next = Instant::now() + self.pause_after(&outcome);
-            if link.is_none() && outcome.is_ok() {
+            if link.is_none() {
                 link = Connection::open(&self.socket).await.ok();
+                self.has_run |= link.is_some();
             }
             self.tell(&outcome);
             if let Some(Err(_)) = answer.map(|answer| answer.send(outcome)) {
                 tracing::debug!("nobody waits for what came of a plan for BIRD");
+            }
+        }
+    }
+
+    /// A BIRD of our own, from when the configuration was another, must not stand beside the system's.
+    async fn give_way(&self) {
+        match retire(&self.settings.run).await {
+            Ok(true) => tracing::info!("the BIRD that serval had started has been ended"),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!("the BIRD that serval had started still runs: {}", in_one_line(&error))
             }
         }
     }
@@ -143,9 +164,11 @@ impl Supervisor {
         inputs: &Inputs,
     ) -> Result<Applied, BirdError> {
         let dialect = dialect(connection.version());
-        if let Some(running) = load::revision(&mut connection).await? {
+        let running = load::running(&mut connection).await?;
+        let inputs = &Inputs { device: running.device, ..inputs.clone() };
+        if let Some(revision) = running.revision {
             let taken = self.files.taken().map_err(|source| self.unusable(source))?;
-            if taken.is_some_and(|taken| taken == render(plan, inputs, dialect, &running)) {
+            if taken.is_some_and(|taken| taken == render(plan, inputs, dialect, &revision)) {
                 return Ok(Applied::Unchanged);
             }
         }
@@ -173,7 +196,8 @@ impl Supervisor {
             Err(error) => return Err(error),
         };
         let mut child = program.start(&self.files, again)?;
-        if self.started.replace(Instant::now()).is_some() {
+        self.started = Some(Instant::now());
+        if self.has_run {
             self.publish.send_modify(|report| report.restarts += 1);
         }
         let answers = async {
@@ -230,8 +254,13 @@ impl Supervisor {
 
     fn pause_after(&mut self, outcome: &Result<Applied, BirdError>) -> Duration {
         match outcome {
+            Ok(Applied::Unchanged) => {
+                self.pause = PAUSES.0;
+                AUDIT
+            }
             // What somebody must mend first is not more urgent than an audit.
             Ok(_) | Err(BirdError::Refused { .. } | BirdError::Absent) => AUDIT,
+            Err(BirdError::Control(error)) if error.is_absence() => ABSENCE,
             Err(_) => self.longer_pause(),
         }
     }

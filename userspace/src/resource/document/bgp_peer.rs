@@ -27,7 +27,9 @@ pub(super) fn read(document: &mut Fields<'_>) -> Option<BgpPeer> {
     if let Some(field) = spec.optional("localWorkloadSelector").filter(|field| field.string() != Some("")) {
         field.error("sessions with VMs are not supported");
     }
-    spec.accept(&["reachableBy"]);
+    if let Some(field) = filled(&mut spec, "reachableBy") {
+        field.note("not used: the kernel's routes lead to the peer");
+    }
     spec.end();
     Some(BgpPeer {
         name: name?.to_owned(),

@@ -37,11 +37,14 @@ pub struct Inputs {
     pub passwords: BTreeMap<PathBuf, Password>,
     /// Our address towards neighbours, for sessions that need one and have none in the plan.
     pub sources: BTreeMap<Ipv6Addr, Ipv6Addr>,
+    /// Name of the protocol for interfaces in a BIRD that runs. A new one under another name would make BIRD forget all
+    /// interfaces, and with them all routes, until its next scan.
+    pub device: Option<String>,
     /// A sign of what is in the extra file, different when it has been changed.
     pub extra: Option<String>,
 }
 
-/// The protocol whose description says which revision of the configuration BIRD runs.
+/// The protocol for interfaces, whose description says which revision of the configuration BIRD runs.
 pub const SERVAL_DEVICE: &str = "serval_device";
 
 /// The protocol that holds our aggregates.
@@ -59,7 +62,7 @@ pub fn render(plan: &BirdPlan, inputs: &Inputs, dialect: Dialect, revision: &str
     out.line("# Written by serval, which overwrites it. Passwords are in it: keep it to BIRD and root.");
     globals(&mut out, plan, inputs, dialect);
     filters::render(&mut out, plan);
-    device(&mut out, revision);
+    device(&mut out, inputs.device.as_deref().unwrap_or(SERVAL_DEVICE), revision);
     direct(&mut out, plan, dialect);
     kernel(&mut out, plan, dialect);
     aggregates(&mut out, plan, dialect);
@@ -94,8 +97,8 @@ fn globals(out: &mut Lines, plan: &BirdPlan, inputs: &Inputs, dialect: Dialect) 
     }
 }
 
-fn device(out: &mut Lines, revision: &str) {
-    out.open(format_args!("protocol device {SERVAL_DEVICE}"));
+fn device(out: &mut Lines, name: &str, revision: &str) {
+    out.open(format_args!("protocol device {name}"));
     out.line(format_args!("description \"{REVISION_MARK}{revision}\";"));
     out.line(format_args!("scan time {SCAN};"));
     out.close();

@@ -150,3 +150,11 @@ fn the_extra_file_comes_last_with_a_sign_of_its_state() {
     let text = render(&plan, &Inputs { extra, ..Inputs::default() }, Dialect::Bird2, "r1");
     assert!(text.ends_with("\n# as of 12:00\ninclude \"/etc/extra.conf\";\n"), "{text}");
 }
+
+#[test]
+fn the_interfaces_of_a_running_bird_stay_under_their_name() {
+    let device = Some("device1".to_owned());
+    let text = render(&planned("[bird]"), &Inputs { device, ..Inputs::default() }, Dialect::Bird2, "r1");
+    assert_eq!(text.matches("protocol device").count(), 1);
+    assert!(part(&text, "protocol device device1").contains("serval revision r1"));
+}
