@@ -1,6 +1,6 @@
 //! The files in `examples/` are what a new user copies: they are valid, and say the truth about defaults.
 
-use serval::config::Config;
+use serval::config::{BirdConfig, Config, MeshConfig};
 use serval::source::Directory;
 use std::path::{Path, PathBuf};
 
@@ -25,7 +25,34 @@ fn configuration_shows_every_key_with_its_default() {
     assert_eq!(shown.uplinks.iter().map(ToString::to_string).collect::<Vec<_>>(), ["eth0"]);
     shown.node.clone_from(&as_it_is.node);
     shown.uplinks.clear();
+    let bird = shown.bird.take().unwrap();
     assert_eq!(shown, as_it_is);
+    // Without default: what depends on the host, and what there is none of.
+    let examples = bird.clone();
+    let BirdConfig { executable, router_id, address, cluster_id, extra, mesh, .. } = BirdConfig::default();
+    assert_eq!(
+        BirdConfig { executable, router_id, address, cluster_id, extra, mesh, ..bird },
+        BirdConfig::default()
+    );
+    assert_eq!(MeshConfig { password_file: None, ..examples.mesh }, MeshConfig::default());
+}
+
+#[test]
+fn tables_that_are_shown_in_comments_are_valid() {
+    let text = std::fs::read_to_string(example("serval.toml")).unwrap();
+    let tables: String = text
+        .lines()
+        .skip_while(|line| *line != "# [[bird.aggregates]]")
+        .filter_map(|line| line.strip_prefix("# "))
+        .filter(|line| line.starts_with("[[") || line.contains(" = "))
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    // A link-local peer has neither a source nor several hops; they are shown nevertheless.
+    let tables = tables
+        .replace("address = \"fe80::1\"", "address = \"fd00::1\"")
+        .replace("interface = \"eth0\"\n", "");
+    let bird = Config::parse(&example("serval.toml"), tables.as_bytes()).unwrap().bird.unwrap();
+    assert_eq!((bird.aggregates.len(), bird.communities.len(), bird.peers.len()), (1, 1, 1));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::{Answer, Format, print};
 use crate::config::{Config, ConfigError, DEFAULT_FILE};
-use crate::plan::{self, HostFacts, Settings};
+use crate::plan::{self, HostFacts, Settings, bird};
 use crate::resource::Problem;
 use crate::source::Directory;
 use crate::status;
@@ -45,12 +45,23 @@ fn check(config: &Config) -> (Vec<Problem>, String) {
     let settings = Settings { node: &config.node, tap_prefix: &config.tap_prefix };
     // Conflicts do not depend on the host, so no host is needed to find them.
     let plan = plan::plan(&snapshot.resources, &HostFacts::default(), settings);
-    let summary = format!(
-        "good: {} endpoints on node {}, {} on others, {} subnets\n",
+    let mut summary = format!(
+        "good: {} endpoints on node {}, {} on others, {} subnets",
         plan.endpoints.len(),
         config.node,
         snapshot.resources.endpoints.len() - plan.endpoints.len(),
         snapshot.resources.subnets.len(),
     );
-    (status::problems(&snapshot, &plan.conflicts), summary)
+    let mut conflicts = plan.conflicts;
+    let mut notes = Vec::new();
+    if let Some(bird) = &config.bird {
+        let host = bird::Host { node: &config.node, tap_prefix: &config.tap_prefix };
+        let plan = bird::plan(bird, host, &snapshot.resources);
+        summary.push_str(&format!(", {} BGP sessions", plan.sessions.len()));
+        conflicts.extend(plan.conflicts);
+        notes = plan.notes;
+    }
+    summary.push('\n');
+    summary.extend(notes.iter().map(|note| format!("note: {note}\n")));
+    (status::problems(&snapshot, &conflicts), summary)
 }
