@@ -1,14 +1,31 @@
 //! Which events of the file system mean that the directory may say something else now, and where to listen for them.
 
 use crate::resource::document::Format;
-use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind, RenameMode};
-use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
+/// What matters around the directory: what comes, goes, is renamed or may be read now. Not what is written to files
+/// there, which may be many and never rest.
+const AROUND: AddWatchFlags = AddWatchFlags::IN_CREATE
+    .union(AddWatchFlags::IN_DELETE)
+    .union(AddWatchFlags::IN_MOVE)
+    .union(AddWatchFlags::IN_ATTRIB)
+    .union(AddWatchFlags::IN_DELETE_SELF)
+    .union(AddWatchFlags::IN_MOVE_SELF)
+    .union(AddWatchFlags::IN_ONLYDIR);
+/// What matters where the files are.
+const INSIDE: AddWatchFlags = AROUND.union(AddWatchFlags::IN_MODIFY).union(AddWatchFlags::IN_CLOSE_WRITE);
+/// Most batches of events taken in at once: who writes without pause must not keep us.
+const BATCHES: usize = 64;
 /// How often [`Events::listen`] looks again for what appeared while it was looking.
 const ROUNDS: usize = 4;
 /// Most symbolic links followed for one file, as the kernel does.
@@ -17,27 +34,43 @@ const LINKS: usize = 40;
 /// Device and inode.
 type Identity = (u64, u64);
 
-/// Listens to the directory, to what it hangs on and to what its files link to.
-pub(super) struct Events {
-    directory: PathBuf,
-    watcher: notify::Result<RecommendedWatcher>,
-    heard: Arc<Heard>,
-    places: BTreeMap<PathBuf, Identity>,
+/// A directory to listen in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    identity: Identity,
+    /// Our files are in it, not only what leads to them.
+    inside: bool,
 }
 
-/// What the watcher's thread leaves for us.
-#[derive(Default)]
+/// Listens to the directory, to what it hangs on and to what its files link to.
+pub(super) struct Events {
+    heard: Arc<Heard>,
+    places: BTreeMap<PathBuf, (Place, WatchDescriptor)>,
+}
+
+/// What the kernel tells, and what came of it.
 pub(super) struct Heard {
+    directory: PathBuf,
+    /// An error when the kernel gives none.
+    inotify: io::Result<AsyncFd<Descriptor>>,
     wake: Notify,
     facts: Mutex<Facts>,
 }
 
+struct Descriptor(Inotify);
+
+impl AsRawFd for Descriptor {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
 #[derive(Debug, Default)]
 struct Facts {
+    /// Where the kernel listens for us.
+    watched: BTreeMap<WatchDescriptor, PathBuf>,
     /// Files that somebody has written to and not closed yet.
     writing: BTreeSet<PathBuf>,
-    /// Paths that were removed or renamed: a watch on them or below is gone.
-    lost: BTreeSet<PathBuf>,
     /// Directories outside that files link into.
     linked: BTreeSet<PathBuf>,
 }
@@ -50,50 +83,80 @@ impl Heard {
 
     /// Waits until the directory may say something else. Nothing is lost when the future is dropped.
     pub async fn woken(&self) {
-        self.wake.notified().await;
+        tokio::select! {
+            () = self.wake.notified() => {}
+            () = self.news() => {}
+        }
     }
 
-    fn hear(&self, directory: &Path, event: notify::Result<Event>) {
-        let news = match event {
-            Ok(event) => self.facts().take(directory, &event),
-            // An error leaves it open what was missed.
-            Err(_) => true,
-        };
-        if news {
-            self.wake.notify_one();
+    async fn news(&self) {
+        let Ok(inotify) = &self.inotify else { return std::future::pending().await };
+        loop {
+            let Ok(mut guard) = inotify.readable().await else {
+                // The runtime is ending.
+                return std::future::pending().await;
+            };
+            match guard.try_io(|descriptor| Ok(descriptor.get_ref().0.read_events()?)) {
+                Ok(Ok(events)) if !self.take(&events) => {}
+                // An error leaves it open what was missed.
+                Ok(_) => return,
+                Err(_would_block) => {}
+            }
         }
+    }
+
+    /// Takes in what the kernel has to tell already.
+    fn catch_up(&self) {
+        let Ok(inotify) = &self.inotify else { return };
+        for _ in 0..BATCHES {
+            let Ok(events) = inotify.get_ref().0.read_events() else { return };
+            if self.take(&events) {
+                self.wake.notify_one();
+            }
+        }
+    }
+
+    /// Whether there is news among the events.
+    fn take(&self, events: &[InotifyEvent]) -> bool {
+        let mut facts = self.facts();
+        let mut news = false;
+        for event in events {
+            news |= facts.take(&self.directory, event);
+        }
+        news
     }
 }
 
 impl Facts {
     /// Whether the event is news.
-    fn take(&mut self, directory: &Path, event: &Event) -> bool {
-        if event.need_rescan() {
+    fn take(&mut self, directory: &Path, event: &InotifyEvent) -> bool {
+        if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
             self.writing.clear();
             return true;
         }
-        match event.kind {
-            EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
-                for path in &event.paths {
-                    self.writing.remove(path);
-                }
-            }
-            EventKind::Access(_) => return false,
-            // Half a file is none: its end is when it is closed.
-            EventKind::Modify(ModifyKind::Data(_)) => {
-                let files = event.paths.iter().filter(|path| Format::of(path).is_some());
-                self.writing.extend(files.cloned());
-                return false;
-            }
-            EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(RenameMode::From)) => {
-                for path in &event.paths {
-                    self.writing.remove(path);
-                    self.lost.insert(path.clone());
-                }
-            }
-            _ => {}
+        if event.mask.contains(AddWatchFlags::IN_IGNORED) {
+            // The directory is gone, or we have ended the watch ourselves.
+            return self.watched.remove(&event.wd).is_some();
         }
-        event.paths.is_empty() || event.paths.iter().any(|path| self.concerns(directory, path))
+        let Some(place) = self.watched.get(&event.wd) else { return false };
+        let path = event.name.as_ref().map_or_else(|| place.clone(), |name| place.join(name));
+        self.happened(directory, event.mask, path)
+    }
+
+    /// Whether it is news what happened to `path`.
+    fn happened(&mut self, directory: &Path, what: AddWatchFlags, path: PathBuf) -> bool {
+        if what.contains(AddWatchFlags::IN_MODIFY) {
+            // Half a file is none: its end is when it is closed.
+            if Format::of(&path).is_some() {
+                self.writing.insert(path);
+            }
+            return false;
+        }
+        let ends = AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM;
+        if what.intersects(ends) {
+            self.writing.remove(&path);
+        }
+        self.concerns(directory, &path)
     }
 
     /// Whether `path` is the directory, something in it or above it, or beside the target of a link. What else happens
@@ -108,12 +171,14 @@ impl Facts {
 }
 
 impl Events {
-    /// Begins to listen; [`Events::listen`] says where.
+    /// Begins to listen, within a tokio runtime; [`Events::listen`] says where.
     pub fn open(directory: &Path) -> Self {
-        let heard = Arc::new(Heard::default());
-        let (thread, place) = (heard.clone(), directory.to_owned());
-        let watcher = notify::recommended_watcher(move |event| thread.hear(&place, event));
-        Self { directory: directory.to_owned(), watcher, heard, places: BTreeMap::new() }
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
+            .map_err(io::Error::from)
+            .and_then(|inotify| watched_by_tokio(Descriptor(inotify)));
+        let (wake, facts) = (Notify::new(), Mutex::default());
+        let heard = Arc::new(Heard { directory: directory.to_owned(), inotify, wake, facts });
+        Self { heard, places: BTreeMap::new() }
     }
 
     /// What was heard.
@@ -123,62 +188,68 @@ impl Events {
 
     /// Files that are being written: what they say now is not meant yet.
     pub fn writing(&self) -> BTreeSet<PathBuf> {
+        self.heard.catch_up();
         self.heard.facts().writing.clone()
     }
 
     /// Listens where it matters now. An error says that changes may go unheard, and what to do.
     pub fn listen(&mut self) -> Result<(), String> {
-        let Ok(watcher) = &mut self.watcher else {
+        let heard = &self.heard;
+        let Ok(inotify) = heard.inotify.as_ref().map(|inotify| &inotify.get_ref().0) else {
             return Err("raise fs.inotify.max_user_instances".to_owned());
         };
-        let mut result = Ok(());
         // What appears between looking and listening would go unheard, so look until nothing is new.
         for _ in 0..ROUNDS {
-            let (wanted, linked) = places(&self.directory);
-            let lost = {
-                let mut facts = self.heard.facts();
-                facts.linked = linked;
-                std::mem::take(&mut facts.lost)
-            };
-            self.places.retain(|path, identity| {
-                let stays =
-                    wanted.get(path) == Some(identity) && !lost.iter().any(|lost| path.starts_with(lost));
-                if !stays && let Err(error) = watcher.unwatch(path) {
+            heard.catch_up();
+            let (wanted, linked) = places(&heard.directory);
+            let mut facts = heard.facts();
+            facts.linked = linked;
+            self.places.retain(|path, (place, watch)| {
+                let stays = wanted.get(path) == Some(place) && facts.watched.contains_key(watch);
+                if !stays
+                    && facts.watched.remove(watch).is_some()
+                    && let Err(error) = inotify.rm_watch(*watch)
+                {
                     tracing::trace!("no watch on {} to end: {error}", path.display());
                 }
                 stays
             });
             let mut settled = true;
-            for (path, identity) in wanted {
+            for (path, place) in wanted {
                 if self.places.contains_key(&path) {
                     continue;
                 }
                 settled = false;
-                match watcher.watch(&path, RecursiveMode::NonRecursive) {
-                    Ok(()) => {
-                        self.places.insert(path, identity);
+                match inotify.add_watch(&path, if place.inside { INSIDE } else { AROUND }) {
+                    Ok(watch) => {
+                        facts.watched.insert(watch, path.clone());
+                        self.places.insert(path, (place, watch));
                     }
-                    Err(error) if matches!(error.kind, notify::ErrorKind::MaxFilesWatch) => {
-                        result = Err("raise fs.inotify.max_user_watches".to_owned());
-                    }
+                    Err(Errno::ENOSPC) => return Err("raise fs.inotify.max_user_watches".to_owned()),
                     Err(error) => tracing::debug!("cannot watch {}: {error}", path.display()),
                 }
             }
-            if settled || result.is_err() {
+            if settled {
                 break;
             }
         }
-        result
+        Ok(())
     }
+}
+
+fn watched_by_tokio(descriptor: Descriptor) -> io::Result<AsyncFd<Descriptor>> {
+    // SAFETY: `Descriptor` owns its file descriptor, never changes it, and closes it only when it is dropped.
+    let registered = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) };
+    Ok(registered?)
 }
 
 /// Where to listen: the directory itself, the nearest directory above that exists, and those that the directory or its
 /// files link into; each inode once, because inotify knows it under one name only. Beside them the linked ones.
-fn places(directory: &Path) -> (BTreeMap<PathBuf, Identity>, BTreeSet<PathBuf>) {
+fn places(directory: &Path) -> (BTreeMap<PathBuf, Place>, BTreeSet<PathBuf>) {
     let mut places = Places::default();
-    places.add(directory);
+    places.add(directory, true);
     for above in directory.ancestors().skip(1) {
-        if places.add(above).is_some() {
+        if places.add(above, false).is_some() {
             break;
         }
     }
@@ -193,18 +264,19 @@ fn places(directory: &Path) -> (BTreeMap<PathBuf, Identity>, BTreeSet<PathBuf>) 
 
 #[derive(Default)]
 struct Places {
-    by_path: BTreeMap<PathBuf, Identity>,
+    by_path: BTreeMap<PathBuf, Place>,
     by_identity: BTreeMap<Identity, PathBuf>,
     linked: BTreeSet<PathBuf>,
 }
 
 impl Places {
     /// Adds a directory that exists; gives the path it is known under.
-    fn add(&mut self, directory: &Path) -> Option<PathBuf> {
+    fn add(&mut self, directory: &Path, inside: bool) -> Option<PathBuf> {
         let metadata = directory.metadata().ok().filter(|metadata| metadata.is_dir())?;
         let identity = (metadata.dev(), metadata.ino());
         let known = self.by_identity.entry(identity).or_insert_with(|| directory.to_owned());
-        self.by_path.insert(known.clone(), identity);
+        let place = self.by_path.entry(known.clone()).or_insert(Place { identity, inside });
+        place.inside |= inside;
         Some(known.clone())
     }
 
@@ -214,7 +286,7 @@ impl Places {
         for _ in 0..LINKS {
             let (Ok(target), Some(parent)) = (path.read_link(), path.parent()) else { break };
             path = parent.join(target);
-            if let Some(known) = path.parent().and_then(|directory| self.add(directory)) {
+            if let Some(known) = path.parent().and_then(|directory| self.add(directory, true)) {
                 self.linked.insert(known);
             }
         }
@@ -224,49 +296,52 @@ impl Places {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use notify::event::{CreateKind, DataChange, RemoveKind};
 
-    fn event(kind: EventKind, path: &str) -> Event {
-        Event::new(kind).add_path(path.into())
-    }
+    const CREATE: AddWatchFlags = AddWatchFlags::IN_CREATE;
 
     #[test]
     fn a_file_says_nothing_until_it_is_closed() {
         let mut facts = Facts::default();
         let directory = Path::new("/etc/serval/resources");
-        let file = "/etc/serval/resources/a.yaml";
-        let write = EventKind::Modify(ModifyKind::Data(DataChange::Any));
-        let close = EventKind::Access(AccessKind::Close(AccessMode::Write));
-        assert!(!facts.take(directory, &event(write, file)));
+        let file = Path::new("/etc/serval/resources/a.yaml");
+        assert!(!facts.happened(directory, AddWatchFlags::IN_MODIFY, file.to_owned()));
         assert_eq!(facts.writing.len(), 1);
-        assert!(facts.take(directory, &event(close, file)));
+        assert!(facts.happened(directory, AddWatchFlags::IN_CLOSE_WRITE, file.to_owned()));
         assert_eq!(facts.writing.len(), 0);
-        let read = EventKind::Access(AccessKind::Open(AccessMode::Any));
-        assert!(!facts.take(directory, &event(read, file)));
     }
 
     #[test]
     fn neighbours_of_the_directory_are_no_news() {
         let mut facts = Facts::default();
         let directory = Path::new("/etc/serval/resources");
-        let create = EventKind::Create(CreateKind::File);
-        assert!(!facts.take(directory, &event(create, "/etc/serval/serval.toml")));
-        assert!(!facts.take(directory, &event(create, "/etc/passwd")));
+        for path in ["/etc/serval/serval.toml", "/etc/passwd"] {
+            assert!(!facts.happened(directory, CREATE, path.into()), "{path}");
+        }
         for path in
             ["/etc/serval/resources", "/etc/serval", "/etc/serval/resources/a.yaml", "/srv/linked.yaml"]
         {
-            assert!(facts.take(directory, &event(create, path)), "{path}");
+            assert!(facts.happened(directory, CREATE, path.into()), "{path}");
         }
         facts.linked.insert("/etc/serval".into());
-        assert!(facts.take(directory, &event(create, "/etc/serval/a.yaml")));
-        assert!(facts.take(directory, &Event::new(EventKind::Other).set_flag(notify::event::Flag::Rescan)));
+        assert!(facts.happened(directory, CREATE, "/etc/serval/a.yaml".into()));
     }
 
-    #[test]
-    fn what_is_removed_takes_its_watch_along() {
-        let mut facts = Facts::default();
-        let directory = Path::new("/etc/serval/resources");
-        assert!(facts.take(directory, &event(EventKind::Remove(RemoveKind::Folder), "/etc/serval")));
-        assert!(facts.lost.contains(Path::new("/etc/serval")));
+    #[tokio::test]
+    async fn a_directory_that_is_removed_takes_its_watch_along() {
+        let d = tempfile::tempdir().unwrap();
+        let directory = d.path().join("resources");
+        std::fs::create_dir(&directory).unwrap();
+        let mut events = Events::open(&directory);
+        events.listen().unwrap();
+        assert_eq!(events.heard.facts().watched.len(), 2);
+        std::fs::remove_dir(&directory).unwrap();
+        events.heard.woken().await;
+        events.listen().unwrap();
+        assert_eq!(events.heard.facts().watched.len(), 1);
+        assert_eq!(events.places.len(), 1);
+        std::fs::create_dir(&directory).unwrap();
+        events.heard.woken().await;
+        events.listen().unwrap();
+        assert_eq!(events.places.len(), 2);
     }
 }

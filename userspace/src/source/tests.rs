@@ -287,6 +287,55 @@ mod watching {
     }
 
     #[tokio::test]
+    async fn is_not_kept_busy_by_what_goes_on_beside_the_directory() {
+        use std::io::Write;
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let d = tempfile::tempdir().unwrap();
+        let directory = d.path().join("resources");
+        fs::create_dir(&directory).unwrap();
+        // More places to listen in, each of which could have to wait.
+        let mut expected = vec!["a 2001:db8:a::/64".to_owned()];
+        for n in 10..60 {
+            let name = format!("s{n}");
+            fs::create_dir(d.path().join(&name)).unwrap();
+            symlink(format!("../{name}/s.yaml"), directory.join(format!("{name}.yaml"))).unwrap();
+            fs::write(directory.join(format!("{name}.yaml")), subnet(&name, "2001:db8:1::/64")).unwrap();
+            expected.push(format!("{name} 2001:db8:1::/64"));
+        }
+        let done = Arc::new(AtomicBool::new(false));
+        let (tell, under_way) = std::sync::mpsc::channel();
+        let writers = [["a", "b"], ["c", "d"], ["e", "f"], ["g", "h"]].map(|names| {
+            // By turns, because the kernel joins equal events that follow each other.
+            let mut logs = names.map(|name| fs::File::create(d.path().join(name)).unwrap());
+            let (done, tell) = (done.clone(), tell.clone());
+            std::thread::spawn(move || {
+                tell.send(()).unwrap();
+                while !done.load(Ordering::Relaxed) {
+                    for log in &mut logs {
+                        log.write_all(b".").unwrap();
+                    }
+                }
+            })
+        });
+        for _ in &writers {
+            under_way.recv().unwrap();
+        }
+        let place = directory.clone();
+        let opening = tokio::task::spawn_blocking(move || Watch::open(&place));
+        let mut opened = tokio::time::timeout(PATIENCE, opening).await;
+        if let Ok(Ok(watch)) = &mut opened {
+            fs::write(directory.join("a.yaml"), subnet("a", "2001:db8:a::/64")).unwrap();
+            until(watch, &expected.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        }
+        done.store(true, Ordering::Relaxed);
+        for writer in writers {
+            writer.join().unwrap();
+        }
+        let watch = opened.expect("the start does not wait for the end of the writing").unwrap();
+        assert_eq!(watch.snapshot().problems, []);
+    }
+
+    #[tokio::test]
     async fn loses_nothing_when_it_is_dropped_while_waiting() {
         let d = tempfile::tempdir().unwrap();
         let mut watch = Watch::open(d.path());
