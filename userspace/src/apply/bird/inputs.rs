@@ -3,7 +3,7 @@
 
 use crate::config::Bfd;
 use crate::plan::bird::{BirdPlan, Inputs, Password, Reach};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -18,10 +18,9 @@ const LONGEST: u64 = 4096;
 pub(super) fn gather(plan: &BirdPlan, supervised: bool, known: &Inputs) -> (Inputs, Vec<String>) {
     let mut problems = Vec::new();
     let mut passwords: BTreeMap<PathBuf, Password> = BTreeMap::new();
-    for file in plan.password_files() {
-        if passwords.contains_key(file) {
-            continue;
-        }
+    // Sessions may share one.
+    let files: BTreeSet<&PathBuf> = plan.password_files().collect();
+    for file in files {
         match password(file) {
             Ok(password) => {
                 passwords.insert(file.clone(), password);
