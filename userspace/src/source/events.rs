@@ -1,4 +1,7 @@
 //! Which events of the file system mean that the directory may say something else now, and where to listen for them.
+//!
+//! This is inotify by `nix`, not the crate `notify`: its thread takes a request for a watch only when no event is left, so
+//! somebody who writes beside the directory without pause (a log, say) kept the daemon from starting.
 
 use crate::resource::document::Format;
 use nix::errno::Errno;
