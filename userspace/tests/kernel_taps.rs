@@ -10,6 +10,7 @@ use serval::apply::kernel::{Applied, Kernel, KernelError, Obstacle};
 use serval::apply::links::Watch;
 use serval::plan::{Attached, HostFacts};
 use std::collections::BTreeSet;
+use std::time::Duration;
 use std::time::Instant;
 
 const MAC: &str = "02:00:00:00:00:11";
@@ -152,7 +153,10 @@ fn a_vmm_may_come_after_the_endpoint() {
         assert!(tap0().await.carrier);
         assert_settled(&kernel, &endpoint).await;
         drop(vmm);
-        assert!(!tap0().await.carrier);
+        // A program that another test is just starting may hold the descriptor until it executes.
+        while tap0().await.carrier {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         assert_settled(&kernel, &endpoint).await;
     });
 }

@@ -100,23 +100,6 @@ fn a_crash_costs_no_route_at_either_end() -> Result<()> {
 }
 
 #[test]
-fn without_graceful_restart_a_crash_takes_the_routes_away_for_a_while() -> Result<()> {
-    require_rig!();
-    let (_link, [mut n1, mut n2]) = hosts()?;
-    n1.plug("tap0", "2001:db8::1")?;
-    let config = "[bird]\ngraceful_restart.enabled = false";
-    n1.bring(config, &nodes(2))?;
-    n2.bring(config, &nodes(2))?;
-    n2.wait_route("2001:db8::1", true)?;
-    let monitor = monitor(&n2)?;
-    n1.crash()?;
-    n1.wait_peers(&["n2"])?;
-    n2.wait_route("2001:db8::1", true)?;
-    ensure!(deletions(&monitor).len() == 1, "the test before this one could not fail: {:?}", monitor.log());
-    Ok(())
-}
-
-#[test]
 fn a_daemon_that_returns_takes_bird_over_as_it_is() -> Result<()> {
     require_rig!();
     let (_link, [mut n1, mut n2]) = hosts()?;
