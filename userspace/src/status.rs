@@ -1,6 +1,7 @@
 //! What the daemon says of itself: the contract of `serval status --json` and `serval endpoints --json`. Types only;
 //! the daemon fills them, the command line prints them. Fields may be added, not renamed.
 
+use crate::apply::bird::BirdStatus;
 use crate::apply::fastpath::{TcHook, XdpHook};
 use crate::plan::Conflict;
 use crate::resource::Problem;
@@ -28,6 +29,9 @@ pub struct Status {
     pub blocked: Vec<String>,
     /// What is wrong with the resources.
     pub problems: Vec<Problem>,
+    /// BIRD; absent when the configuration has no section for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bird: Option<BirdStatus>,
     /// How many things audits found changed behind the daemon's back, and repaired, since its start.
     pub drift: u64,
 }
@@ -48,6 +52,7 @@ impl Status {
         if errors > 0 {
             complaints.push(format!("{errors} of {} endpoints in error", self.endpoints.len()));
         }
+        complaints.extend(self.bird.iter().flat_map(BirdStatus::complaints));
         let problems = self.problems.iter().filter(|problem| problem.is_error()).count();
         if problems > 0 {
             complaints.push(format!("{problems} errors in the resources"));
@@ -243,6 +248,7 @@ mod tests {
             }],
             blocked: vec![],
             problems: vec![],
+            bird: None,
             drift: 0,
         }
     }

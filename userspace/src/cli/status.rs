@@ -1,6 +1,7 @@
 //! `serval status`: how the daemon and its endpoints are.
 
 use super::{Answer, Format, client, print};
+use crate::apply::bird::BirdStatus;
 use crate::config::Config;
 use crate::serve::control::Verb;
 use crate::status::{EndpointStatus, FastPathState, State, Status};
@@ -51,6 +52,12 @@ fn render(status: &Status) -> String {
             line(&format!("{}: dropped ", endpoint.name), &reasons);
         }
     }
+    if let Some(bird) = &status.bird {
+        line("\n", &peers(bird));
+        for complaint in bird.complaints() {
+            line("", &complaint);
+        }
+    }
     if !status.blocked.is_empty() {
         line("blocked, as no endpoint has them: ", &status.blocked.join(" "));
     }
@@ -58,6 +65,23 @@ fn render(status: &Status) -> String {
         line("", &problem.to_string());
     }
     text
+}
+
+fn peers(bird: &BirdStatus) -> String {
+    let mut table = print::table(&["BGP PEER", "ADDRESS", "AS", "STATE", "SINCE", "IMPORTED", "EXPORTED"]);
+    let known = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+    for peer in &bird.peers {
+        table.add_row([
+            peer.name.clone(),
+            known(peer.address.map(|address| address.to_string())),
+            known(peer.as_number.map(|number| number.to_string())),
+            peer.state.clone(),
+            peer.since.clone(),
+            peer.imported.to_string(),
+            peer.exported.to_string(),
+        ]);
+    }
+    table.to_string()
 }
 
 fn table(endpoints: &[EndpointStatus]) -> String {
@@ -145,6 +169,7 @@ mod tests {
             }],
             blocked: vec!["tap9".into()],
             problems: vec![problem],
+            bird: None,
             drift: 2,
         });
         for expected in [

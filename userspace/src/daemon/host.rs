@@ -5,6 +5,7 @@
 //! first, and the hooks, which still drop everything, go last.
 
 use super::adopt;
+use super::bird::Routing;
 use super::ledger::{Failure, Ledger, Role, Step};
 use super::report::{self, Evidence};
 use crate::apply::fastpath::{self, FastPath, FastPathError, HookReport, TcHook, XdpHook};
@@ -20,7 +21,7 @@ use crate::status::{self, Detached, EndpointDetail, FastPathState, FastPathStatu
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 /// While many steps are taken, those who serve the endpoints hear of them this often.
 const PUBLISH: Duration = Duration::from_millis(50);
@@ -36,6 +37,7 @@ pub struct Host {
     /// Why the host as a whole does not route, and what to do.
     host_fault: Option<String>,
     fast_path: Result<FastPath, FastPathStatus>,
+    routing: Routing,
     endpoints: watch::Sender<Endpoints>,
     published: Instant,
     /// The resource directory could be read once. Before that nobody knows whose a TAP is, and nothing is touched.
@@ -51,6 +53,7 @@ impl Host {
         let mut host = Self {
             kernel: Kernel::open(&config.tap_prefix)?,
             fast_path: adopt::fast_path(&config).await,
+            routing: Routing::open(&config),
             config,
             facts,
             snapshot: Snapshot::default(),
@@ -183,17 +186,21 @@ impl Host {
         self.ledger.audit();
     }
 
-    /// Answers a control client.
-    pub fn answer(&mut self, verb: Verb, server: &Server) -> Reply {
-        let answer = match verb {
-            Verb::Status => serde_json::to_value(self.status(server)),
-            Verb::Endpoints => serde_json::to_value(self.details(server)),
+    /// Answers a control client, at once or as soon as BIRD has said its part.
+    pub fn answer(&mut self, verb: Verb, client: oneshot::Sender<Reply>, server: &Server) {
+        let reply = match verb {
+            Verb::Status => {
+                let status = self.routing.complete(self.status(server));
+                tokio::spawn(async move { send(client, reply(&status.await)) });
+                return;
+            }
+            Verb::Endpoints => reply(&self.details(server)),
             Verb::Detach => match self.detach() {
-                Ok(detached) => serde_json::to_value(detached),
-                Err(error) => return Reply::Error(in_one_line(&error)),
+                Ok(detached) => reply(&detached),
+                Err(error) => Reply::Error(in_one_line(&error)),
             },
         };
-        answer.map_or_else(|error| Reply::Error(format!("no answer: {error}")), Reply::Ok)
+        send(client, reply);
     }
 
     fn replan(&mut self) {
@@ -208,6 +215,7 @@ impl Host {
                 tracing::warn!("{conflict}");
             }
         }
+        self.routing.replan(&self.config, &self.snapshot.resources);
     }
 
     /// Makes the host a router; how many things that took.
@@ -331,6 +339,7 @@ impl Host {
             Err(status) => status.clone(),
         };
         let on = self.fast_path.is_ok();
+        let conflicts = [&self.plan.conflicts, self.routing.conflicts()].concat();
         Status {
             node: self.config.node.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -344,7 +353,8 @@ impl Host {
                 .map(|(name, plan)| report::status(name, plan, on, &self.evidence(plan, server)))
                 .collect(),
             blocked: self.plan.blocked.values().map(ToString::to_string).collect(),
-            problems: status::problems(&self.snapshot, &self.plan.conflicts),
+            problems: status::problems(&self.snapshot, &conflicts),
+            bird: None,
             drift: self.drift,
         }
     }
@@ -373,4 +383,14 @@ impl Host {
 
 fn off() -> HookReport {
     HookReport { xdp: XdpHook::Off, tc: TcHook::Off, reason: None }
+}
+
+fn reply(answer: &impl serde::Serialize) -> Reply {
+    serde_json::to_value(answer).map_or_else(|error| Reply::Error(format!("no answer: {error}")), Reply::Ok)
+}
+
+fn send(client: oneshot::Sender<Reply>, reply: Reply) {
+    if client.send(reply).is_err() {
+        tracing::debug!("a control client left before its answer");
+    }
 }

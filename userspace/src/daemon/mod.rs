@@ -6,6 +6,7 @@
 //! control connections) runs in tasks of its own.
 
 mod adopt;
+mod bird;
 mod host;
 mod ledger;
 mod lock;
@@ -71,11 +72,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
                 host.see_links(links.facts().clone(), &touched);
             }
             () = resources.changed() => host.see_resources(resources.snapshot().clone()),
-            Some((verb, answer)) = called.recv() => {
-                if answer.send(host.answer(verb, &server)).is_err() {
-                    tracing::debug!("a control client left before its answer");
-                }
-            }
+            Some((verb, client)) = called.recv() => host.answer(verb, client, &server),
             () = tokio::time::sleep_until(wake.unwrap_or_else(Instant::now).into()), if !busy && wake.is_some() => {}
             _ = audit.tick(), if !busy => host.audit().await,
             () = std::future::ready(()), if busy => {

@@ -1,0 +1,58 @@
+//! BIRD beside the endpoints: it is brought to its plan whenever the resources have changed, and asked for `status`.
+
+use crate::apply::bird::{Bird, Settings};
+use crate::config::Config;
+use crate::plan::Conflict;
+use crate::plan::bird::{self, BirdPlan};
+use crate::resource::Resources;
+use crate::status::Status;
+
+/// BIRD, if the configuration has a section for it.
+pub struct Routing {
+    bird: Option<Bird>,
+    plan: Option<BirdPlan>,
+}
+
+impl Routing {
+    /// Begins to look after BIRD, within a tokio runtime.
+    pub fn open(config: &Config) -> Self {
+        let bird = config.bird.as_ref().map(|bird| Bird::spawn(Settings::of(bird, &config.paths.run)));
+        Self { bird, plan: None }
+    }
+
+    /// Plans again; BIRD follows in its own time, and says in `status` what became of it.
+    pub fn replan(&mut self, config: &Config, resources: &Resources) {
+        let (Some(bird), Some(section)) = (&self.bird, &config.bird) else { return };
+        let host = bird::Host { node: &config.node, tap_prefix: &config.tap_prefix };
+        let plan = bird::plan(section, host, resources);
+        if self.plan.as_ref() == Some(&plan) {
+            return;
+        }
+        for conflict in &plan.conflicts {
+            tracing::warn!("{conflict}");
+        }
+        let (bird, wanted) = (bird.clone(), plan.clone());
+        self.plan = Some(plan);
+        tokio::spawn(async move {
+            if let Err(error) = bird.apply(&wanted).await {
+                tracing::error!("BIRD: {error}");
+            }
+        });
+    }
+
+    /// Where resources of BGP contradict each other.
+    pub fn conflicts(&self) -> &[Conflict] {
+        self.plan.as_ref().map_or(&[], |plan| &plan.conflicts)
+    }
+
+    /// Adds what BIRD says to a status, which may take a moment: not for the main loop to wait for.
+    pub fn complete(&self, mut status: Status) -> impl Future<Output = Status> + Send + use<> {
+        let bird = self.bird.clone();
+        async move {
+            if let Some(bird) = bird {
+                status.bird = Some(bird.status().await);
+            }
+            status
+        }
+    }
+}
