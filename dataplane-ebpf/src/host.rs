@@ -1,6 +1,9 @@
 //! Frames and tables in plain memory: what the decision runs on outside the kernel.
 
-use crate::abi::{Address, Advertisement, COUNTER_SLOTS, Counter, Counters, Endpoint, Owner, Reason};
+use crate::abi::{
+    Address, Advertisement, COUNTER_SLOTS, Counter, Counters, Endpoint, NextHopGroup, Owner, Reason, Route,
+    Uplink,
+};
 use crate::decide::Tables;
 use crate::wire::Frame;
 use std::cell::RefCell;
@@ -80,6 +83,14 @@ pub struct MemoryTables {
     pub addresses: BTreeMap<Address, Owner>,
     /// `ANSWERS`.
     pub answers: BTreeMap<u32, Box<Advertisement>>,
+    /// `HOST_ROUTES`.
+    pub host_routes: BTreeMap<Address, Route>,
+    /// `ROUTES`, by prefix and its length in bits.
+    pub routes: BTreeMap<(Address, u8), Route>,
+    /// `NEXT_HOPS`.
+    pub next_hops: BTreeMap<u32, NextHopGroup>,
+    /// `UPLINKS`.
+    pub uplinks: BTreeMap<u32, Uplink>,
     /// `DEVICES`.
     pub devices: BTreeSet<u32>,
     /// TAPs whose multicast answers are used up.
@@ -125,6 +136,27 @@ impl Tables for MemoryTables {
 
     fn advertisement(&self, ifindex: u32) -> Option<&Advertisement> {
         self.answers.get(&ifindex).map(|boxed| &**boxed)
+    }
+
+    fn host_route(&self, address: &Address) -> Option<&Route> {
+        self.host_routes.get(address)
+    }
+
+    fn route(&self, address: &Address) -> Option<&Route> {
+        let has = |prefix: &Address, length: u8| {
+            let differ = u128::from_be_bytes(prefix.octets()) ^ u128::from_be_bytes(address.octets());
+            differ.leading_zeros() >= u32::from(length)
+        };
+        let matching = self.routes.iter().filter(|((prefix, length), _)| has(prefix, *length));
+        matching.max_by_key(|((_, length), _)| *length).map(|(_, route)| route)
+    }
+
+    fn next_hops(&self, group: u32) -> Option<&NextHopGroup> {
+        self.next_hops.get(&group)
+    }
+
+    fn uplink(&self, ifindex: u32) -> Option<&Uplink> {
+        self.uplinks.get(&ifindex)
     }
 
     fn may_multicast(&self, ifindex: u32) -> bool {

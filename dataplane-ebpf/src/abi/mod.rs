@@ -7,14 +7,16 @@ mod address;
 mod answer;
 mod counter;
 mod endpoint;
+mod route;
 
 pub use address::{Address, Mac};
 pub use answer::{ADVERTISEMENT_CAPACITY, Advertisement};
 pub use counter::{COUNTER_SLOTS, Counter, Counters, Reason};
 pub use endpoint::{Endpoint, Owner, endpoint_flags, owner_flags};
+pub use route::{MAX_NEXT_HOPS, NextHop, NextHopGroup, Route, Uplink, next_hop_flags};
 
 /// Version of everything in this module. Pinned maps of another version are not adopted.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Counter slot of frames that belong to no configured endpoint.
 pub const SLOT_UNCONFIGURED: u32 = 0;
@@ -35,8 +37,17 @@ pub mod names {
     pub const DEVICES: &str = "DEVICES";
     /// Per-CPU array: counter slot -> [`Counters`](super::Counters).
     pub const COUNTERS: &str = "COUNTERS";
+    /// Hash: [`Address`](super::Address) of a /128 route -> [`Route`](super::Route).
+    pub const HOST_ROUTES: &str = "HOST_ROUTES";
+    /// Longest prefix match: prefix -> [`Route`](super::Route).
+    pub const ROUTES: &str = "ROUTES";
+    /// Hash: group number (`u32`) -> [`NextHopGroup`](super::NextHopGroup).
+    pub const NEXT_HOPS: &str = "NEXT_HOPS";
+    /// Hash: ifindex of an uplink (`u32`) -> [`Uplink`](super::Uplink).
+    pub const UPLINKS: &str = "UPLINKS";
     /// All pinned maps.
-    pub const MAPS: [&str; 5] = [ENDPOINTS, ADDRESSES, ANSWERS, DEVICES, COUNTERS];
+    pub const MAPS: [&str; 9] =
+        [ENDPOINTS, ADDRESSES, ANSWERS, DEVICES, COUNTERS, HOST_ROUTES, ROUTES, NEXT_HOPS, UPLINKS];
 
     /// Native XDP on a TAP: frames from the VM.
     pub const TAP_XDP: &str = "tap_xdp";
@@ -44,6 +55,11 @@ pub mod names {
     pub const TAP_IN: &str = "tap_in";
     /// TC egress on a TAP: frames that the kernel delivers to the VM.
     pub const TAP_OUT: &str = "tap_out";
+
+    /// Native XDP on an uplink: frames from other hosts.
+    pub const UPLINK_XDP: &str = "uplink_xdp";
+    /// TC ingress on an uplink, after GRO: frames from other hosts.
+    pub const UPLINK_IN: &str = "uplink_in";
 
     /// Global `u32`: 1 lets IPv6 frames of an interface without an endpoint pass (`cargo xtask load`), 0 drops them.
     pub const PASS_UNCONFIGURED: &str = "PASS_UNCONFIGURED";

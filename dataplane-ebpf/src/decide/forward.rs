@@ -1,10 +1,23 @@
-//! Where a packet goes: to the TAP of a local endpoint. What cannot be finished exactly here is the kernel's, which
+//! Where a packet goes: to the TAP of a local endpoint, or by a route to another host. What cannot be finished exactly here is the kernel's, which
 //! forwards it by the same addresses, or answers with an ICMPv6 error.
 
 use super::guard::{Packet, is_gateway};
-use super::{Hook, Tables, Verdict, offload};
-use crate::abi::{Endpoint, Owner, Reason, owner_flags};
+use super::{Hook, Tables, Verdict, offload, route};
+use crate::abi::{Endpoint, Mac, Owner, Reason, owner_flags};
 use crate::wire::{ETHERNET_LEN, Fragment, Frame, Headers, IPV6_LEN, TcpHeader, UdpHeader, protocol};
+
+/// The way out for a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// The device.
+    pub ifindex: u32,
+    /// Counter slot of the VM that it is delivered to; `None` when it leaves the host.
+    pub slot: Option<u32>,
+    /// Destination MAC.
+    pub mac: Mac,
+    /// Source MAC.
+    pub source_mac: Mac,
+}
 
 /// Decides about a packet that passed the guard and is no neighbour discovery.
 #[inline(always)]
@@ -35,36 +48,49 @@ pub fn decide<'t, F: Frame, T: Tables>(
     {
         return Verdict::Pass;
     }
-    let Some(owner) = tables.owner(destination) else {
-        return Verdict::Pass;
+    let exit = match tables.owner(destination) {
+        Some(owner) if owner.ifindex == ifindex => None,
+        Some(owner) => to_owner(frame, packet, owner),
+        None => route::exit(frame, tables, packet, hook),
     };
-    if is_gateway(owner) || owner.ifindex == ifindex || owner.flags & owner_flags::REACHABLE == 0 {
-        return Verdict::Pass;
+    match exit {
+        Some(exit) if hook == Hook::Tc || offload::is_complete(frame, packet) => Verdict::Forward(exit),
+        _ => Verdict::Pass,
     }
-    if !fits(frame, packet, owner.mtu as usize) {
-        return Verdict::Pass;
-    }
-    if hook == Hook::Xdp && !offload::is_complete(frame, packet) {
-        return Verdict::Pass;
-    }
-    Verdict::Forward(owner)
 }
 
-/// Makes the frame what the owner receives; `false` leaves it unedited.
+/// The way to a local endpoint, if it can be reached and the packet fits.
 #[inline(always)]
-pub fn edit<F: Frame>(frame: &mut F, owner: &Owner) -> bool {
+pub fn to_owner<F: Frame>(frame: &F, packet: &Packet, owner: &Owner) -> Option<Exit> {
+    if is_gateway(owner)
+        || owner.flags & owner_flags::REACHABLE == 0
+        || !fits(frame, packet, owner.mtu as usize)
+    {
+        return None;
+    }
+    Some(Exit {
+        ifindex: owner.ifindex,
+        slot: Some(owner.slot),
+        mac: owner.mac,
+        source_mac: owner.gateway_mac,
+    })
+}
+
+/// Makes the frame what the next node receives; `false` leaves it unedited.
+#[inline(always)]
+pub fn edit<F: Frame>(frame: &mut F, exit: &Exit) -> bool {
     let Some(headers) = frame.view_mut::<Headers>(0) else {
         return false;
     };
-    headers.ethernet.destination = owner.mac.octets();
-    headers.ethernet.source = owner.gateway_mac.octets();
+    headers.ethernet.destination = exit.mac.octets();
+    headers.ethernet.source = exit.source_mac.octets();
     headers.ip.hop_limit = headers.ip.hop_limit.wrapping_sub(1);
     true
 }
 
 /// The packet, or each segment it will be cut into, is not longer than `mtu` bytes.
 #[inline(always)]
-fn fits<F: Frame>(frame: &F, packet: &Packet, mtu: usize) -> bool {
+pub fn fits<F: Frame>(frame: &F, packet: &Packet, mtu: usize) -> bool {
     if IPV6_LEN + packet.payload_len <= mtu {
         return true;
     }

@@ -1,7 +1,7 @@
 //! The decision, pure: what becomes of a frame that a VM sends, in the order a packet meets it.
 //!
-//! [`guard`] (may the VM send this) -> [`discovery`] (is it a solicitation for us) -> [`forward`] (where does it go) ->
-//! [`answer`] or [`forward::edit`] (the bytes). A frame is edited only when nothing can stop it any more, so whatever is
+//! [`guard`] (may the VM send this) -> [`discovery`] (is it a solicitation for us) -> [`forward`] and [`route`] (where
+//! does it go) -> [`answer`] or [`forward::edit`] (the bytes). What comes from other hosts begins at [`uplink`]. A frame is edited only when nothing can stop it any more, so whatever is
 //! handed on to the kernel is untouched.
 //!
 //! What is marked as a cold path is not on the way of a packet that is forwarded, whose code shall lie together.
@@ -11,11 +11,14 @@ pub mod discovery;
 pub mod forward;
 pub mod guard;
 pub mod offload;
+pub mod route;
 #[cfg(test)]
 mod tests;
+pub mod uplink;
 
 use crate::abi::{
-    Address, Advertisement, Counter, Endpoint, Owner, Reason, SLOT_UNCONFIGURED, endpoint_flags,
+    Address, Advertisement, Counter, Endpoint, NextHopGroup, Owner, Reason, Route, SLOT_UNCONFIGURED, Uplink,
+    endpoint_flags,
 };
 use crate::wire::{EthernetHeader, Frame, Headers, ethertype};
 use core::hint::cold_path;
@@ -30,6 +33,18 @@ pub trait Tables {
 
     /// The router advertisement for the endpoint behind a TAP.
     fn advertisement(&self, ifindex: u32) -> Option<&Advertisement>;
+
+    /// The /128 route to an address.
+    fn host_route(&self, address: &Address) -> Option<&Route>;
+
+    /// The route of the longest prefix that has an address.
+    fn route(&self, address: &Address) -> Option<&Route>;
+
+    /// The next hops of a group.
+    fn next_hops(&self, group: u32) -> Option<&NextHopGroup>;
+
+    /// The uplink with an ifindex.
+    fn uplink(&self, ifindex: u32) -> Option<&Uplink>;
 
     /// Takes the right to send one multicast answer to that TAP now (RFC 4861 section 6.2.6: one in 3 s).
     fn may_multicast(&self, ifindex: u32) -> bool;
@@ -77,8 +92,8 @@ pub enum Verdict<'t> {
     AnswerNeighbour(answer::NeighbourAnswer),
     /// Answer a router solicitation.
     AnswerRouter(answer::RouterAnswer<'t>),
-    /// Send it to the owner of its destination.
-    Forward(&'t Owner),
+    /// Send it on.
+    Forward(forward::Exit),
 }
 
 /// Decides about, edits and counts a frame that the VM behind `ifindex` sent.
@@ -127,21 +142,53 @@ pub fn from_vm<F: Frame, T: Tables>(frame: &mut F, tables: &T, ifindex: u32, hoo
             tables.count(endpoint.slot, Counter::AnsweredRs.index());
             Action::Reply
         }
-        Verdict::Forward(owner) => {
-            if !tables.choose_device(owner.ifindex) {
+        Verdict::Forward(exit) => {
+            if !tables.choose_device(exit.ifindex) {
                 return drop(tables, endpoint.slot, Reason::NoDevice);
             }
-            if !forward::edit(frame, owner) {
+            if !forward::edit(frame, &exit) {
                 return pass(tables, endpoint.slot, hook);
             }
-            let (forwarded, delivered) = match hook {
-                Hook::Xdp => (Counter::ForwardedXdp, Counter::DeliveredXdp),
-                Hook::Tc => (Counter::ForwardedTc, Counter::DeliveredTc),
+            let forwarded = match hook {
+                Hook::Xdp => Counter::ForwardedXdp,
+                Hook::Tc => Counter::ForwardedTc,
             };
             tables.count(endpoint.slot, forwarded.index());
-            tables.count(owner.slot, delivered.index());
-            Action::Redirect(owner.ifindex)
+            delivered(tables, &exit, hook);
+            Action::Redirect(exit.ifindex)
         }
+    }
+}
+
+/// Decides about, edits and counts a frame that came in on an uplink.
+#[inline(always)]
+pub fn from_uplink<F: Frame, T: Tables>(frame: &mut F, tables: &T, ifindex: u32, hook: Hook) -> Action {
+    // What is not for a VM is the host's, and is not ours to count.
+    let Some(exit) = uplink::decide(frame, tables, ifindex, hook) else {
+        return Action::Pass;
+    };
+    if !tables.choose_device(exit.ifindex) {
+        return match exit.slot {
+            Some(slot) => drop(tables, slot, Reason::NoDevice),
+            None => Action::Pass,
+        };
+    }
+    if !forward::edit(frame, &exit) {
+        return Action::Pass;
+    }
+    delivered(tables, &exit, hook);
+    Action::Redirect(exit.ifindex)
+}
+
+/// Counts a frame that is sent to a VM.
+#[inline(always)]
+fn delivered<T: Tables>(tables: &T, exit: &forward::Exit, hook: Hook) {
+    let counter = match hook {
+        Hook::Xdp => Counter::DeliveredXdp,
+        Hook::Tc => Counter::DeliveredTc,
+    };
+    if let Some(slot) = exit.slot {
+        tables.count(slot, counter.index());
     }
 }
 

@@ -12,6 +12,8 @@ mod skb;
 #[cfg(target_arch = "bpf")]
 mod tap;
 #[cfg(target_arch = "bpf")]
+mod uplink;
+#[cfg(target_arch = "bpf")]
 mod xdp;
 
 #[cfg(target_arch = "bpf")]

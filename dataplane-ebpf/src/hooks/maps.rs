@@ -1,14 +1,19 @@
 //! The maps, and the decision's `Tables` on them. Sizes here are defaults; userspace sets them when it loads.
 
 use aya_ebpf::Global;
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_REDIRECT};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::map;
+use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{DevMapHash, HashMap, PerCpuArray};
-use dataplane_ebpf::abi::{Address, Advertisement, COUNTER_SLOTS, Counters, Endpoint, Owner};
+use dataplane_ebpf::abi::{
+    Address, Advertisement, COUNTER_SLOTS, Counters, Endpoint, NextHopGroup, Owner, Route, Uplink,
+};
 use dataplane_ebpf::decide::{Hook, Tables};
 
 const ENDPOINTS_DEFAULT: u32 = 1024;
+const ROUTES_DEFAULT: u32 = 1 << 20;
 
 #[map]
 static ENDPOINTS: HashMap<u32, Endpoint> = HashMap::with_max_entries(ENDPOINTS_DEFAULT, 0);
@@ -20,6 +25,14 @@ static ANSWERS: HashMap<u32, Advertisement> = HashMap::with_max_entries(ENDPOINT
 static DEVICES: DevMapHash = DevMapHash::with_max_entries(ENDPOINTS_DEFAULT, 0);
 #[map]
 static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(ENDPOINTS_DEFAULT + 1, 0);
+#[map]
+static HOST_ROUTES: HashMap<Address, Route> = HashMap::with_max_entries(ROUTES_DEFAULT, BPF_F_NO_PREALLOC);
+#[map]
+static ROUTES: LpmTrie<[u8; 16], Route> = LpmTrie::with_max_entries(ROUTES_DEFAULT, BPF_F_NO_PREALLOC);
+#[map]
+static NEXT_HOPS: HashMap<u32, NextHopGroup> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
+#[map]
+static UPLINKS: HashMap<u32, Uplink> = HashMap::with_max_entries(64, 0);
 
 /// See `abi::names::PASS_UNCONFIGURED`.
 #[unsafe(no_mangle)]
@@ -27,6 +40,13 @@ static PASS_UNCONFIGURED: Global<u32> = Global::new(0);
 
 /// Shortest time between two multicast answers to one TAP (RFC 4861 section 10, MIN_DELAY_BETWEEN_RAS).
 const MULTICAST_INTERVAL_NS: u64 = 3_000_000_000;
+
+/// A key of `ROUTES` whose address is aligned: the compiler copies it by words, the verifier wants those aligned.
+#[repr(C, align(8))]
+struct AlignedKey {
+    _padding: u32,
+    key: Key<[u8; 16]>,
+}
 
 /// The maps, as the decision sees them from one hook.
 pub struct MapTables {
@@ -50,6 +70,30 @@ impl Tables for MapTables {
     fn advertisement(&self, ifindex: u32) -> Option<&Advertisement> {
         // SAFETY: as for `endpoint`.
         unsafe { ANSWERS.get(ifindex) }
+    }
+
+    #[inline(always)]
+    fn host_route(&self, address: &Address) -> Option<&Route> {
+        // SAFETY: as for `endpoint`.
+        unsafe { HOST_ROUTES.get(address) }
+    }
+
+    #[inline(always)]
+    fn route(&self, address: &Address) -> Option<&Route> {
+        let key = AlignedKey { _padding: 0, key: Key::new(128, address.octets()) };
+        ROUTES.get(&key.key)
+    }
+
+    #[inline(always)]
+    fn next_hops(&self, group: u32) -> Option<&NextHopGroup> {
+        // SAFETY: as for `endpoint`.
+        unsafe { NEXT_HOPS.get(group) }
+    }
+
+    #[inline(always)]
+    fn uplink(&self, ifindex: u32) -> Option<&Uplink> {
+        // SAFETY: as for `endpoint`.
+        unsafe { UPLINKS.get(ifindex) }
     }
 
     #[inline(always)]

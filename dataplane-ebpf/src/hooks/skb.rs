@@ -2,9 +2,10 @@
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{
-    bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+    bpf_redirect, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use core::ptr;
+use dataplane_ebpf::abi::TC_INDEX_FORWARDED;
 use dataplane_ebpf::wire::{Frame, L4_OFFSET, TcpHeader};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -47,11 +48,14 @@ impl SkbFrame {
         unsafe { (*self.skb).tc_index as u16 }
     }
 
-    /// See `abi::TC_INDEX_FORWARDED`.
+    /// Sends the frame out of another device, marked as ours for that device's egress hook; the program's answer.
     #[inline(always)]
-    pub fn set_tc_index(&mut self, index: u16) {
-        // SAFETY: as above.
-        unsafe { (*self.skb).tc_index = u32::from(index) };
+    pub fn redirect(&mut self, ifindex: u32) -> i32 {
+        // SAFETY: the context is valid while the program runs, and the helper has no precondition.
+        unsafe {
+            (*self.skb).tc_index = u32::from(TC_INDEX_FORWARDED);
+            bpf_redirect(ifindex, 0) as i32
+        }
     }
 
     #[inline(always)]

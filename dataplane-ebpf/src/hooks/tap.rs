@@ -9,7 +9,6 @@
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
-use aya_ebpf::helpers::generated::bpf_redirect;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use aya_log_ebpf::trace;
@@ -46,8 +45,8 @@ pub fn tap_in(context: TcContext) -> i32 {
         // Not TC_ACT_OK: programs and filters after ours are asked as well.
         Action::Pass => TC_ACT_UNSPEC,
         Action::Drop => TC_ACT_SHOT,
-        Action::Reply => redirect(&mut frame, ifindex),
-        Action::Redirect(to) => redirect(&mut frame, to),
+        Action::Reply => frame.redirect(ifindex),
+        Action::Redirect(to) => frame.redirect(to),
     };
     trace!(&context, "tap_in on interface {}: TC action {}", frame.ifindex(), answer);
     answer
@@ -63,11 +62,4 @@ pub fn tap_out(context: TcContext) -> i32 {
         count(slot, Counter::DeliveredKernel.index());
     }
     TC_ACT_UNSPEC
-}
-
-#[inline(always)]
-fn redirect(frame: &mut SkbFrame, ifindex: u32) -> i32 {
-    frame.set_tc_index(TC_INDEX_FORWARDED);
-    // SAFETY: the helper has no precondition.
-    unsafe { bpf_redirect(ifindex, 0) as i32 }
 }
