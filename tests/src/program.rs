@@ -47,10 +47,11 @@ impl Programs {
             .override_global("AYA_LOG_LEVEL", &0u8, true)
             .load_file(object)
             .expect("the object loads");
-        let program: &mut Xdp =
-            ebpf.program_mut(names::TAP_XDP).expect("tap_xdp").try_into().expect("is XDP");
-        program.load().expect("the verifier takes tap_xdp");
-        for name in [names::TAP_IN, names::TAP_OUT] {
+        for name in [names::TAP_XDP, names::UPLINK_XDP] {
+            let program: &mut Xdp = ebpf.program_mut(name).expect(name).try_into().expect("is XDP");
+            program.load().unwrap_or_else(|error| panic!("the verifier takes {name}: {error:?}"));
+        }
+        for name in [names::TAP_IN, names::TAP_OUT, names::UPLINK_IN] {
             let program: &mut SchedClassifier =
                 ebpf.program_mut(name).expect(name).try_into().expect("is TC");
             program.load().unwrap_or_else(|error| panic!("the verifier takes {name}: {error:?}"));
