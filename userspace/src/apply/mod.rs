@@ -4,3 +4,4 @@ pub mod bird;
 pub mod fastpath;
 pub mod kernel;
 pub mod links;
+pub mod routes;

@@ -4,9 +4,10 @@
 //! owner in between) and does not say on which interface a link is; adoption needs all of that. The structures below
 //! are the beginnings of `union bpf_attr` (include/uapi/linux/bpf.h); the kernel takes the rest as zero.
 
+use super::syscall::{bpf, bpf_fd};
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -207,19 +208,4 @@ struct Object {
     path: u64,
     fd: i32,
     flags: u32,
-}
-
-/// # Safety
-/// `T` is the structure of the command, and its pointers are valid.
-unsafe fn bpf<T>(command: libc::c_int, attr: &mut T) -> io::Result<i32> {
-    // SAFETY: as promised by the caller; the size is that of the structure.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of::<T>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
-}
-
-/// # Safety
-/// As [`bpf`], and the command returns a new file descriptor.
-unsafe fn bpf_fd<T>(command: libc::c_int, attr: &mut T) -> io::Result<OwnedFd> {
-    // SAFETY: as promised by the caller.
-    unsafe { bpf(command, attr).map(|fd| OwnedFd::from_raw_fd(fd)) }
 }

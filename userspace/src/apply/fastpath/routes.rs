@@ -1,0 +1,111 @@
+//! The maps of routes to other hosts. Who writes them is `apply::routes`; this is how.
+
+use super::FastPathError;
+use super::batch::BatchMap;
+use aya::Pod;
+use aya::maps::{Map, MapData};
+use dataplane_ebpf::abi::{Address, NextHopGroup, Route, names};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::Ipv6Addr;
+
+/// Destination and prefix length.
+pub type Destination = (Ipv6Addr, u8);
+
+/// Key of `ROUTES` (`struct bpf_lpm_trie_key_u8`): length in host byte order, then the address.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct PrefixKey {
+    length: u32,
+    address: [u8; 16],
+}
+
+// SAFETY: `repr(C)`, without padding, and every bit pattern is a value.
+unsafe impl Pod for PrefixKey {}
+
+/// `HOST_ROUTES`, `ROUTES` and `NEXT_HOPS`.
+pub struct RouteMaps {
+    hosts: BatchMap<Address, Route>,
+    prefixes: BatchMap<PrefixKey, Route>,
+    groups: BatchMap<u32, NextHopGroup>,
+}
+
+impl RouteMaps {
+    /// Takes the maps out of a loaded object.
+    pub(super) fn open(
+        mut take: impl FnMut(&'static str) -> Result<Map, FastPathError>,
+    ) -> Result<Self, FastPathError> {
+        Ok(Self {
+            hosts: open(names::HOST_ROUTES, take(names::HOST_ROUTES)?)?,
+            prefixes: open(names::ROUTES, take(names::ROUTES)?)?,
+            groups: open(names::NEXT_HOPS, take(names::NEXT_HOPS)?)?,
+        })
+    }
+
+    /// Writes routes, each to the map of its kind.
+    pub fn set_routes(&self, routes: &[(Destination, Route)]) -> Result<(), FastPathError> {
+        let is_host = |entry: &&(Destination, Route)| entry.0.1 == 128;
+        let hosts: Vec<_> = routes.iter().filter(is_host).map(|((a, _), r)| (Address::from(*a), *r)).collect();
+        let prefixes: Vec<_> =
+            routes.iter().filter(|entry| !is_host(entry)).map(|(prefix, r)| (key(*prefix), *r)).collect();
+        self.hosts.update(&hosts).map_err(failed(names::HOST_ROUTES, "cannot write entries"))?;
+        self.prefixes.update(&prefixes).map_err(failed(names::ROUTES, "cannot write entries"))
+    }
+
+    /// Removes routes; those that are not there are fine.
+    pub fn remove_routes(&self, routes: &[Destination]) -> Result<(), FastPathError> {
+        let hosts: Vec<_> = routes.iter().filter(|r| r.1 == 128).map(|r| Address::from(r.0)).collect();
+        let prefixes: Vec<_> = routes.iter().filter(|r| r.1 != 128).map(|r| key(*r)).collect();
+        self.hosts.remove(&hosts).map_err(failed(names::HOST_ROUTES, "cannot remove entries"))?;
+        self.prefixes.remove(&prefixes).map_err(failed(names::ROUTES, "cannot remove entries"))
+    }
+
+    /// Writes groups of next hops.
+    pub fn set_groups(&self, groups: &[(u32, NextHopGroup)]) -> Result<(), FastPathError> {
+        self.groups.update(groups).map_err(failed(names::NEXT_HOPS, "cannot write entries"))
+    }
+
+    /// Removes groups of next hops; those that are not there are fine.
+    pub fn remove_groups(&self, groups: &[u32]) -> Result<(), FastPathError> {
+        self.groups.remove(groups).map_err(failed(names::NEXT_HOPS, "cannot remove entries"))
+    }
+
+    /// All routes.
+    pub fn routes(&self) -> Result<BTreeMap<Destination, Route>, FastPathError> {
+        let hosts = self.hosts.entries().map_err(failed(names::HOST_ROUTES, "cannot be read"))?;
+        let prefixes = self.prefixes.entries().map_err(failed(names::ROUTES, "cannot be read"))?;
+        let hosts = hosts.into_iter().map(|(address, route)| ((address.octets().into(), 128), route));
+        let prefixes = prefixes.into_iter().map(|(key, route)| {
+            // The map refuses longer prefixes.
+            ((key.address.into(), key.length as u8), route)
+        });
+        Ok(hosts.chain(prefixes).collect())
+    }
+
+    /// All groups of next hops.
+    pub fn groups(&self) -> Result<BTreeMap<u32, NextHopGroup>, FastPathError> {
+        let groups = self.groups.entries().map_err(failed(names::NEXT_HOPS, "cannot be read"))?;
+        Ok(groups.into_iter().collect())
+    }
+}
+
+fn key((address, length): Destination) -> PrefixKey {
+    PrefixKey { length: u32::from(length), address: address.octets() }
+}
+
+fn open<K: Pod, V: Pod>(name: &'static str, map: Map) -> Result<BatchMap<K, V>, FastPathError> {
+    let data: MapData = match map {
+        Map::HashMap(data) | Map::LpmTrie(data) => data,
+        _ => return Err(FastPathError::Incomplete { kind: "map of the right type", name }),
+    };
+    BatchMap::new(data).map_err(failed(name, "cannot be opened"))
+}
+
+fn failed(map: &'static str, what: &'static str) -> impl FnOnce(io::Error) -> FastPathError {
+    move |source| match source.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => {
+            FastPathError::Privileges { what: format!("map {map} {what}"), source }
+        }
+        _ => FastPathError::Map { map, what, source },
+    }
+}

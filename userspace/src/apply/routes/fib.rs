@@ -1,0 +1,456 @@
+//! The kernel's FIB, and what the data plane's maps have to hold so that it never forwards otherwise: pure.
+//!
+//! Events go in, map changes come out. What is not plain forwarding, and what is not certain, is the kernel's: such a
+//! prefix is in the map with group 0, so that a shorter one does not take its packets. An event costs O(log n) in the
+//! number of routes.
+//!
+//! How a read of the whole table is merged with events that arrive meanwhile: [`sync`].
+
+mod sync;
+#[cfg(test)]
+mod tests;
+
+use super::event::{Event, Hop, Path, Route, RouteId, Table, Why};
+use super::hops::{Content, GroupChanges, NextHops, Scope, View};
+use super::message::Rule;
+use super::prefix::Prefix;
+use dataplane_ebpf::abi;
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
+pub use sync::Part;
+use sync::Sync;
+
+/// How much the maps hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// `HOST_ROUTES`, and as many `ROUTES`.
+    pub routes: usize,
+    /// `NEXT_HOPS`.
+    pub groups: usize,
+}
+
+/// Why the data plane uses no route at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suspension {
+    /// Policy rules other than the default ones decide which table is looked into.
+    PolicyRules,
+    /// More routes than the maps hold.
+    TooManyRoutes,
+    /// The FIB has not been read yet.
+    Starting,
+}
+
+/// What to write to the maps, in the order of the fields; then `groups.gone`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Groups of next hops.
+    pub groups: GroupChanges,
+    /// New and changed routes.
+    pub set: Vec<(Prefix, abi::Route)>,
+    /// Routes that are gone.
+    pub gone: Vec<Prefix>,
+}
+
+impl Changes {
+    /// There is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.set.is_empty() && self.gone.is_empty() && self.groups.set.is_empty() && self.groups.gone.is_empty()
+    }
+}
+
+/// A route as it is known.
+struct Known {
+    id: RouteId,
+    path: Stored,
+    mtu: u32,
+    joins: bool,
+    /// The last sync that found it.
+    seen: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stored {
+    Kernel { why: Why, ifindex: u32 },
+    Set(u32),
+}
+
+#[derive(Default)]
+struct Entry {
+    routes: Vec<Known>,
+    /// What the map holds.
+    written: Option<abi::Route>,
+}
+
+/// One prefix, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteView {
+    /// Destination.
+    pub prefix: Prefix,
+    /// Metric of the route that is used.
+    pub metric: u32,
+    /// Longest packet, if the route says.
+    pub mtu: u32,
+    /// Its next hops, or why it is the kernel's.
+    pub hops: Result<Vec<View>, Why>,
+}
+
+/// All that is known.
+pub struct Fib {
+    entries: BTreeMap<Prefix, Entry>,
+    hops: NextHops,
+    /// Prefixes in table local that cover others.
+    local: BTreeSet<Prefix>,
+    /// Prefixes whose routes are not certain, and the sync in which that came up.
+    uncertain: BTreeMap<Prefix, u32>,
+    default_rules: bool,
+    limits: Limits,
+    /// Entries of `HOST_ROUTES` and of `ROUTES`.
+    hosts: usize,
+    prefixes: usize,
+    generation: u32,
+    sync: Option<Sync>,
+    synced: bool,
+    dirty: BTreeSet<Prefix>,
+}
+
+impl Fib {
+    /// Nothing is known yet. See [`NextHops::new`] for `first_group`.
+    pub fn new(scope: Scope, limits: Limits, first_group: u32) -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            hops: NextHops::new(scope, first_group, limits.groups),
+            local: BTreeSet::new(),
+            uncertain: BTreeMap::new(),
+            default_rules: true,
+            limits,
+            hosts: 0,
+            prefixes: 0,
+            generation: 0,
+            sync: None,
+            synced: false,
+            dirty: BTreeSet::new(),
+        }
+    }
+
+    /// Next hops and what they depend on.
+    pub fn hops(&self) -> &NextHops {
+        &self.hops
+    }
+
+    /// Next hops and what they depend on.
+    pub fn hops_mut(&mut self) -> &mut NextHops {
+        &mut self.hops
+    }
+
+    /// Takes what the kernel notified.
+    pub fn apply(&mut self, event: Event) {
+        if let Some(sync) = &mut self.sync {
+            sync.touch(&event);
+        }
+        self.take(event);
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Link(ifindex, link) => self.hops.set_link(ifindex, Some(link)),
+            Event::LinkGone(ifindex) => self.hops.set_link(ifindex, None),
+            Event::Neighbour(key, neighbour) => self.hops.set_neighbour(key, Some(neighbour)),
+            Event::NeighbourGone(key) => self.hops.set_neighbour(key, None),
+            Event::Object(id, object) => self.hops.set_object(id, Some(object)),
+            Event::ObjectGone(id) => self.lose_object(id),
+            Event::Route { id, route, replaces } => self.add(id, route, replaces),
+            Event::RouteGone { id, route } => self.remove(id, &route),
+            Event::RulesChanged => {}
+        }
+    }
+
+    /// These are the policy rules.
+    pub fn set_rules(&mut self, mut rules: Vec<Rule>) {
+        rules.sort_unstable();
+        // A kernel without policy routing has none.
+        self.default_rules = rules.is_empty() || rules == Rule::DEFAULT;
+    }
+
+    /// Something that the kernel said does not fit what is known: a sync is needed.
+    pub fn is_uncertain(&self) -> bool {
+        !self.uncertain.is_empty()
+    }
+
+    /// Why the data plane uses no route at present.
+    pub fn suspension(&self) -> Option<Suspension> {
+        if !self.synced {
+            Some(Suspension::Starting)
+        } else if !self.default_rules {
+            Some(Suspension::PolicyRules)
+        } else if self.hosts > self.limits.routes || self.prefixes > self.limits.routes {
+            Some(Suspension::TooManyRoutes)
+        } else {
+            None
+        }
+    }
+
+    /// What has to be written since the last call.
+    pub fn flush(&mut self) -> Changes {
+        let mut changes = Changes::default();
+        for prefix in mem::take(&mut self.dirty) {
+            let desired = self.desired(prefix);
+            let Some(entry) = self.entries.get_mut(&prefix) else { continue };
+            let before = mem::replace(&mut entry.written, desired);
+            if entry.routes.is_empty() {
+                self.entries.remove(&prefix);
+            }
+            if before == desired {
+                continue;
+            }
+            self.account(prefix, before, false);
+            self.account(prefix, desired, true);
+            match desired {
+                Some(route) => changes.set.push((prefix, route)),
+                None => changes.gone.push(prefix),
+            }
+        }
+        self.hops.withdraw(self.suspension().is_some());
+        changes.groups = self.hops.flush();
+        changes
+    }
+
+    /// What the route maps must hold after the last [`flush`](Self::flush).
+    pub fn written(&self) -> impl Iterator<Item = (Prefix, abi::Route)> + '_ {
+        self.entries.iter().filter_map(|(prefix, entry)| Some((*prefix, entry.written?)))
+    }
+
+    /// How many prefixes the data plane forwards by, and how many are the kernel's.
+    pub fn counts(&self) -> (usize, usize) {
+        let fast = self.hops.fast_routes();
+        (fast, (self.hosts + self.prefixes).saturating_sub(fast))
+    }
+
+    /// Every prefix, for people.
+    pub fn views(&self) -> impl Iterator<Item = RouteView> + '_ {
+        self.entries.iter().filter_map(|(prefix, entry)| {
+            let best = best(&entry.routes)?;
+            let hops = self.judge(*prefix, entry).and_then(|set| self.hops.view(set));
+            Some(RouteView { prefix: *prefix, metric: best.id.metric, mtu: best.mtu, hops })
+        })
+    }
+
+    fn add(&mut self, id: RouteId, route: Route, replaces: bool) {
+        if id.prefix.is_never_forwarded() {
+            return;
+        }
+        let path = self.store(&route.path);
+        let generation = self.generation;
+        let entry = self.entries.entry(id.prefix).or_default();
+        let mut same: Vec<&mut Known> = entry.routes.iter_mut().filter(|known| known.id == id).collect();
+        let mut displaced = None;
+        let mut fits = true;
+        match same.as_mut_slice() {
+            [] => return self.push(id, path, &route),
+            // The kernel tells all next hops of a route when one is added to it.
+            [known] if replaces || (known.joins && route.joins) => {
+                displaced = Some(known.path);
+                (known.path, known.mtu, known.joins) = (path, route.mtu, route.joins);
+                known.seen = generation;
+            }
+            [known] if known.path == path && known.mtu == route.mtu => {
+                known.seen = generation;
+                displaced = Some(path);
+            }
+            [known] => fits = known.joins == route.joins,
+            _ => fits = false,
+        }
+        match displaced {
+            Some(displaced) => self.unstore(displaced),
+            None => self.push(id, path, &route),
+        }
+        if !fits {
+            // Which of them a replacement has replaced, the kernel does not tell.
+            self.doubt(id.prefix);
+        }
+        self.dirty.insert(id.prefix);
+    }
+
+    fn remove(&mut self, id: RouteId, route: &Route) {
+        if id.prefix.is_never_forwarded() {
+            return;
+        }
+        let path = self.store(&route.path);
+        let Some(entry) = self.entries.get(&id.prefix) else { return self.unstore(path) };
+        let same: Vec<usize> = (0..entry.routes.len()).filter(|n| entry.routes[*n].id == id).collect();
+        let position = same.iter().copied().find(|n| self.is_same_way(entry.routes[*n].path, path));
+        match (position, same.as_slice()) {
+            (Some(position), _) => self.remove_at(id.prefix, position),
+            (None, []) => {}
+            (None, [position]) => self.remove_hops(id.prefix, *position, &route.path),
+            (None, _) => self.doubt(id.prefix),
+        }
+        self.unstore(path);
+    }
+
+    /// The kernel took some of a route's next hops away.
+    fn remove_hops(&mut self, prefix: Prefix, position: usize, gone: &Path) {
+        let known = self.entries.get(&prefix).and_then(|entry| entry.routes.get(position));
+        let hops = known.and_then(|known| match known.path {
+            Stored::Set(set) => match self.hops.content(set) {
+                Some(Content::Hops(hops)) => Some(hops.to_vec()),
+                _ => None,
+            },
+            Stored::Kernel { .. } => None,
+        });
+        let (Some(mut hops), Path::Hops(gone)) = (hops, gone) else { return self.doubt(prefix) };
+        for way in gone {
+            match hops.iter().position(|hop| hop.neighbour() == way.neighbour()) {
+                Some(at) => drop(hops.remove(at)),
+                None => return self.doubt(prefix),
+            }
+        }
+        if hops.is_empty() {
+            return self.remove_at(prefix, position);
+        }
+        let left = self.store(&Path::Hops(hops));
+        let known = self.entries.get_mut(&prefix).and_then(|entry| entry.routes.get_mut(position));
+        if let Some(known) = known {
+            let before = mem::replace(&mut known.path, left);
+            known.seen = self.generation;
+            self.unstore(before);
+        }
+        self.dirty.insert(prefix);
+    }
+
+    /// A next hop object is gone, and with it, without notice when `nexthop_compat_mode` is off, all routes by it.
+    fn lose_object(&mut self, id: u32) {
+        self.hops.set_object(id, None);
+        // The group is left without a next hop that is resolved, so packets are the kernel's.
+        let Some(set) = self.hops.number(&Content::Object(id)) else { return };
+        let users: Vec<Prefix> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.routes.iter().any(|known| known.path == Stored::Set(set)))
+            .map(|(prefix, _)| *prefix)
+            .collect();
+        for prefix in users {
+            self.retain(prefix, |known| known.path != Stored::Set(set));
+        }
+    }
+
+    fn push(&mut self, id: RouteId, path: Stored, route: &Route) {
+        let known = Known { id, path, mtu: route.mtu, joins: route.joins, seen: self.generation };
+        self.entries.entry(id.prefix).or_default().routes.push(known);
+        self.dirty.insert(id.prefix);
+        if id.table == Table::Local && !id.prefix.is_host() && self.local.insert(id.prefix) {
+            self.touch_covered(id.prefix);
+        }
+    }
+
+    fn remove_at(&mut self, prefix: Prefix, position: usize) {
+        let mut index = 0;
+        self.retain(prefix, |_| {
+            index += 1;
+            index != position + 1
+        });
+    }
+
+    /// Keeps those routes of a prefix that are to be kept.
+    fn retain(&mut self, prefix: Prefix, mut keep: impl FnMut(&Known) -> bool) {
+        let Some(entry) = self.entries.get_mut(&prefix) else { return };
+        let mut released = Vec::new();
+        entry.routes.retain(|known| {
+            let kept = keep(known);
+            if !kept {
+                released.push(known.path);
+            }
+            kept
+        });
+        let local = entry.routes.iter().any(|known| known.id.table == Table::Local);
+        released.into_iter().for_each(|path| self.unstore(path));
+        self.dirty.insert(prefix);
+        if !local && self.local.remove(&prefix) {
+            self.touch_covered(prefix);
+        }
+    }
+
+    fn touch_covered(&mut self, prefix: Prefix) {
+        let covered = self.entries.range(prefix.covered()).map(|(covered, _)| *covered);
+        self.dirty.extend(covered);
+    }
+
+    fn doubt(&mut self, prefix: Prefix) {
+        self.uncertain.insert(prefix, self.generation);
+        self.dirty.insert(prefix);
+    }
+
+    fn store(&mut self, path: &Path) -> Stored {
+        match path {
+            Path::Kernel { why, ifindex } => Stored::Kernel { why: *why, ifindex: *ifindex },
+            Path::Hops(hops) => {
+                // The kernel rotates them in what it tells.
+                let mut hops: Box<[Hop]> = hops.as_slice().into();
+                hops.sort_unstable();
+                Stored::Set(self.hops.acquire(Content::Hops(hops)))
+            }
+            Path::Object(id) => Stored::Set(self.hops.acquire(Content::Object(*id))),
+        }
+    }
+
+    fn unstore(&mut self, path: Stored) {
+        if let Stored::Set(set) = path {
+            self.hops.release(set);
+        }
+    }
+
+    /// Both lead to the same next hops; weights do not count.
+    fn is_same_way(&self, a: Stored, b: Stored) -> bool {
+        let ways = |path| match path {
+            Stored::Set(set) => match self.hops.content(set) {
+                Some(Content::Hops(hops)) => Some(hops.iter().map(Hop::neighbour).collect::<Vec<_>>()),
+                _ => None,
+            },
+            Stored::Kernel { .. } => None,
+        };
+        a == b || ways(a).is_some_and(|a| Some(a) == ways(b))
+    }
+
+    /// The set that the prefix's packets go to, or why they are the kernel's.
+    fn judge(&self, prefix: Prefix, entry: &Entry) -> Result<u32, Why> {
+        if self.uncertain.contains_key(&prefix) {
+            return Err(Why::Uncertain);
+        }
+        if entry.routes.iter().any(|known| known.id.table == Table::Local) {
+            return Err(Why::Local);
+        }
+        if !self.local.is_empty() && prefix.covering().any(|shorter| self.local.contains(&shorter)) {
+            return Err(Why::Covered);
+        }
+        if entry.routes.iter().any(|known| known.id.source.is_some()) {
+            return Err(Why::SourceSpecific);
+        }
+        let best = best(&entry.routes).ok_or(Why::Uncertain)?;
+        if entry.routes.iter().filter(|known| known.id.metric == best.id.metric).count() > 1 {
+            return Err(Why::Alternatives);
+        }
+        match best.path {
+            Stored::Set(set) => Ok(set),
+            Stored::Kernel { why, .. } => Err(why),
+        }
+    }
+
+    fn desired(&self, prefix: Prefix) -> Option<abi::Route> {
+        let entry = self.entries.get(&prefix).filter(|entry| !entry.routes.is_empty())?;
+        Some(match self.judge(prefix, entry) {
+            Ok(group) => abi::Route { group, mtu: best(&entry.routes).map_or(0, |known| known.mtu) },
+            Err(_) => abi::Route { group: 0, mtu: 0 },
+        })
+    }
+
+    fn account(&mut self, prefix: Prefix, route: Option<abi::Route>, more: bool) {
+        let Some(route) = route else { return };
+        let count = if prefix.is_host() { &mut self.hosts } else { &mut self.prefixes };
+        *count = if more { *count + 1 } else { *count - 1 };
+        self.hops.note_installed(route.group, more);
+    }
+}
+
+/// The route that the kernel takes.
+fn best(routes: &[Known]) -> Option<&Known> {
+    routes.iter().min_by_key(|known| (known.id.table, known.id.metric))
+}
