@@ -112,11 +112,15 @@ pub struct LimitsConfig {
     /// Most endpoints of this host: the size of the maps.
     #[serde(deserialize_with = "endpoint_limit")]
     pub endpoints: u32,
+    /// Most routes that the fast path mirrors. With more in the kernel, all are the kernel's.
+    #[serde(deserialize_with = "route_limit")]
+    pub routes: u32,
 }
 
 impl Default for LimitsConfig {
     fn default() -> Self {
-        Self { endpoints: 1024 }
+        // A full table of the Internet has some 250,000 routes.
+        Self { endpoints: 1024, routes: 1 << 20 }
     }
 }
 
@@ -128,6 +132,8 @@ pub struct FastPathConfig {
     pub tc: TcMode,
     /// How XDP programs are attached.
     pub xdp: XdpMode,
+    /// Which programs uplinks get.
+    pub uplink: UplinkMode,
 }
 
 /// `fastpath.tc`.
@@ -152,6 +158,21 @@ pub enum XdpMode {
     #[default]
     Native,
     /// No XDP; TC does everything.
+    Off,
+}
+
+/// `fastpath.uplink`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UplinkMode {
+    /// TC, after GRO: what is best for bulk TCP.
+    #[default]
+    Tc,
+    /// XDP in the driver: what is best for small packets. TC where the driver has no XDP.
+    Xdp,
+    /// XDP first, and TC for what that hands on.
+    Both,
+    /// None: what comes from other hosts goes through the kernel.
     Off,
 }
 
@@ -328,6 +349,14 @@ fn endpoint_limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::
         .ok()
         .filter(|limit| (1..=16_384).contains(limit))
         .ok_or_else(|| de::Error::custom(format!("{limit} is out of range: 1 to 16384 endpoints")))
+}
+
+fn route_limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let limit = i64::deserialize(deserializer)?;
+    u32::try_from(limit)
+        .ok()
+        .filter(|limit| (1..=16 << 20).contains(limit))
+        .ok_or_else(|| de::Error::custom(format!("{limit} is out of range: 1 to 16777216 routes")))
 }
 
 fn parsed<'de, D: Deserializer<'de>, T: FromStr<Err: fmt::Display>>(deserializer: D) -> Result<T, D::Error> {

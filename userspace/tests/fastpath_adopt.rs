@@ -141,7 +141,7 @@ fn another_limit_gets_new_maps_while_the_old_programs_go_on() {
         fastpath.retain(&BTreeSet::from([one.ifindex])).unwrap();
         assert_eq!(xdp_program(&two), None);
         let generations: Vec<_> = fs::read_dir(&rig.pin).unwrap().map(|e| e.unwrap().file_name()).collect();
-        assert_eq!(generations, ["v1"]);
+        assert_eq!(generations, [rig.generation().file_name().unwrap().to_str().unwrap()]);
     });
 }
 
@@ -154,7 +154,7 @@ fn links_of_another_abi_are_taken_over() {
         let name = format!("{}-in", tap.ifindex);
         let before = rig.link(&name);
         drop(fastpath);
-        fs::rename(rig.pin.join("v1"), rig.pin.join("v0")).unwrap();
+        fs::rename(rig.generation(), rig.pin.join("v0")).unwrap();
 
         let mut fastpath = rig.open();
         fastpath.retain(&BTreeSet::from([tap.ifindex])).unwrap();
@@ -172,12 +172,12 @@ fn verify_repairs_what_somebody_changed() {
         let tap = Tap::new("tap1");
         let mut fastpath = rig.open();
         fastpath.apply(&endpoint(&tap, 1), ADVERTISEMENT).unwrap();
-        let map = rig.pin.join("v1/maps/ENDPOINTS");
+        let map = rig.generation().join("maps/ENDPOINTS");
         let key = tap.ifindex.to_ne_bytes().map(|b| b.to_string());
         let mut arguments = vec!["map", "delete", "pinned", map.to_str().unwrap(), "key"];
         arguments.extend(key.iter().map(String::as_str));
         run("bpftool", &arguments);
-        let pin = rig.pin.join("v1/links").join(format!("{}-xdp", tap.ifindex));
+        let pin = rig.generation().join("links").join(format!("{}-xdp", tap.ifindex));
         run("bpftool", &["link", "detach", "pinned", pin.to_str().unwrap()]);
         assert_eq!(xdp_program(&tap), None);
 

@@ -1,6 +1,6 @@
 //! The fast path without privileges: a clear error. A process of its own, because aya remembers what the kernel allows.
 
-use serval::apply::fastpath::{FastPath, FastPathError, Settings, TcMode, embedded};
+use serval::apply::fastpath::{FastPath, FastPathError, Settings, TcMode, UplinkMode, embedded};
 use std::path::PathBuf;
 
 #[test]
@@ -11,7 +11,14 @@ fn says_which_privileges_are_missing() {
     }
     let pin = PathBuf::from(format!("/sys/fs/bpf/serval-test-{}-privileges", std::process::id()));
     std::fs::create_dir_all(&pin).expect("a BPF file system");
-    let settings = Settings { pin: pin.clone(), max_endpoints: 8, tc: TcMode::Auto, xdp: true };
+    let settings = Settings {
+        pin: pin.clone(),
+        max_endpoints: 8,
+        tc: TcMode::Auto,
+        xdp: true,
+        max_routes: 8,
+        uplink: UplinkMode::Tc,
+    };
     let opened = std::thread::spawn(move || {
         let nobody: libc::uid_t = 65534;
         // SAFETY: the bare system call changes this thread only.

@@ -30,9 +30,11 @@ fn the_contract_is_accepted_whole() {
         pin = "/sys/fs/bpf/serval"
         [limits]
         endpoints = 2048
+        routes = 262144
         [fastpath]
         tc = "clsact"
         xdp = "off"
+        uplink = "both"
         "#,
     )
     .unwrap();
@@ -40,8 +42,11 @@ fn the_contract_is_accepted_whole() {
     assert_eq!(config.uplinks[0].as_str(), "eth0");
     assert_eq!(config.dhcp6.server_duid.as_bytes(), [0, 3, 0, 1, 2, 0, 0x5e, 0x10, 0, 1]);
     assert_eq!(config.metrics.listen, Some("[::1]:9099".parse().unwrap()));
-    assert_eq!(config.limits.endpoints, 2048);
-    assert_eq!(config.fastpath, FastPathConfig { tc: TcMode::Clsact, xdp: XdpMode::Off });
+    assert_eq!(config.limits, LimitsConfig { endpoints: 2048, routes: 262_144 });
+    assert_eq!(
+        config.fastpath,
+        FastPathConfig { tc: TcMode::Clsact, xdp: XdpMode::Off, uplink: UplinkMode::Both }
+    );
 }
 
 #[test]
@@ -52,8 +57,8 @@ fn every_key_has_a_default() {
     assert_eq!(config.uplinks, []);
     assert_eq!(config.resources.directory, Path::new("/etc/serval/resources"));
     assert_eq!(config.paths.pin, Path::new("/sys/fs/bpf/serval"));
-    assert_eq!(config.fastpath, FastPathConfig { tc: TcMode::Auto, xdp: XdpMode::Native });
-    assert_eq!(config.limits.endpoints, 1024);
+    assert_eq!(config.fastpath, FastPathConfig::default());
+    assert_eq!(config.limits, LimitsConfig { endpoints: 1024, routes: 1_048_576 });
     assert_eq!(config.dhcp6.server_duid.to_string(), "00:04:e4:58:85:9c:c9:98:59:50:8e:09:b8:15:7c:46:65:9a");
 }
 
@@ -95,6 +100,7 @@ fn a_wrong_value_says_line_column_key_and_what_is_right() {
             "[metrics]\nlisten = '::1'",
             "2:10: metrics.listen: `::1` is no address to listen on; write one like [::1]:9099",
         ),
+        ("[limits]\nroutes = 0", "2:10: limits.routes: 0 is out of range: 1 to 16777216 routes"),
         (
             "[dhcp6]\nserver_duid = '00:03'",
             "2:15: dhcp6.server_duid: `00:03` is no DUID; write 3 to 130 hex bytes like 00:03:00:01:02:00:5e:10:00:01",

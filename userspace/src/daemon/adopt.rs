@@ -38,5 +38,7 @@ pub fn open(config: &Config) -> Result<FastPath, FastPathError> {
         max_endpoints: config.limits.endpoints,
         tc: config.fastpath.tc,
         xdp: config.fastpath.xdp == XdpMode::Native,
+        max_routes: config.limits.routes,
+        uplink: config.fastpath.uplink,
     })
 }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper of tests may panic")]
 
 use serde_json::Value;
-use serval::apply::fastpath::{FastPath, Settings, TcMode, embedded};
+use serval::apply::fastpath::{FastPath, Settings, TcMode, UplinkMode, embedded};
 use serval::plan::{Attached, NetworkSettings};
 use serval::resource::{HostAddress, MacAddress};
 use std::fs::{self, File, OpenOptions};
@@ -53,7 +53,19 @@ impl Drop for Rig {
 impl Rig {
     /// Settings with room for a few endpoints.
     pub fn settings(&self) -> Settings {
-        Settings { pin: self.pin.clone(), max_endpoints: 8, tc: TcMode::Auto, xdp: true }
+        Settings {
+            pin: self.pin.clone(),
+            max_endpoints: 8,
+            tc: TcMode::Auto,
+            xdp: true,
+            max_routes: 1024,
+            uplink: UplinkMode::Tc,
+        }
+    }
+
+    /// The directory of what is pinned by programs of this version.
+    pub fn generation(&self) -> PathBuf {
+        self.pin.join(format!("v{}", dataplane_ebpf::abi::VERSION))
     }
 
     /// A fast path with these settings.
@@ -63,7 +75,7 @@ impl Rig {
 
     /// What is pinned as links of the current generation.
     pub fn pinned_links(&self) -> Vec<String> {
-        let mut names: Vec<String> = fs::read_dir(self.pin.join("v1/links"))
+        let mut names: Vec<String> = fs::read_dir(self.generation().join("links"))
             .into_iter()
             .flatten()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -74,14 +86,14 @@ impl Rig {
 
     /// Link id and program id of a pinned link.
     pub fn link(&self, name: &str) -> (u64, u64) {
-        let path = self.pin.join("v1/links").join(name);
+        let path = self.generation().join("links").join(name);
         let link = run_json("bpftool", &["-j", "link", "show", "pinned", path.to_str().unwrap()]);
         (link["id"].as_u64().unwrap(), link["prog_id"].as_u64().unwrap())
     }
 
     /// Number of entries of a pinned map.
     pub fn entries(&self, map: &str) -> usize {
-        let path = self.pin.join("v1/maps").join(map);
+        let path = self.generation().join("maps").join(map);
         let dump = run_json("bpftool", &["-j", "map", "dump", "pinned", path.to_str().unwrap()]);
         // Entries that vanish while they are dumped, as of a per-device map, carry an error instead of a value.
         dump.as_array().map_or(0, |entries| entries.iter().filter(|e| e["value"]["error"].is_null()).count())

@@ -2,10 +2,10 @@
 
 use super::link::{self, Link};
 use super::loader::Programs;
-use super::pins::{self, Pin, Pins};
+use super::pins::{self, Pin, Pins, Role};
 use super::site::{Links, Site, describe, failed, is_on, remove_filters, remove_link, take_off_clsact};
-use super::tc::{self, Direction};
-use super::{FastPathError, HookReport, TcHook, TcMode, XdpHook};
+use super::tc;
+use super::{FastPathError, HookReport, TcHook, TcMode, UplinkMode, XdpHook};
 use std::collections::BTreeMap;
 
 /// The programs and where they are attached.
@@ -13,7 +13,8 @@ pub struct Hooks {
     programs: Programs,
     tc: TcKind,
     xdp: bool,
-    links: BTreeMap<u32, Links>,
+    uplink: UplinkMode,
+    links: BTreeMap<(u32, Role), Links>,
 }
 
 /// Which kind of TC hook is used.
@@ -26,25 +27,25 @@ enum TcKind {
 }
 
 impl Hooks {
-    /// Hooks of the kind that `mode` asks for.
-    pub fn new(programs: Programs, mode: TcMode, xdp: bool) -> Self {
+    /// Hooks of the kind that `mode` asks for: on TAPs with XDP or without, on uplinks those of `uplink`.
+    pub fn new(programs: Programs, mode: TcMode, xdp: bool, uplink: UplinkMode) -> Self {
         let tc = match mode {
             TcMode::Clsact => TcKind::Clsact,
             _ if link::tcx_supported() => TcKind::Tcx,
             TcMode::Auto => TcKind::Clsact,
             TcMode::Tcx => TcKind::NoTcx,
         };
-        Self { programs, tc, xdp, links: BTreeMap::new() }
+        Self { programs, tc, xdp, uplink, links: BTreeMap::new() }
     }
 
     /// Whether links that were attached are all gone: the interface was deleted, and another one has its ifindex.
-    pub fn is_replaced(&self, ifindex: u32, pins: &Pins) -> Result<bool, FastPathError> {
-        if let Some(links) = self.links.get(&ifindex) {
+    pub fn is_replaced(&self, ifindex: u32, role: Role, pins: &Pins) -> Result<bool, FastPathError> {
+        if let Some(links) = self.links.get(&(ifindex, role)) {
             return Ok(links.iter().next().is_some() && links.iter().all(|link| !is_on(link, ifindex)));
         }
         let mut pinned = false;
         for pin in [Pin::Xdp, Pin::In, Pin::Out] {
-            for path in pins.candidates(ifindex, pin)? {
+            for path in pins.candidates(ifindex, role, pin)? {
                 pinned = true;
                 let link = Link::open(&path).map_err(pins::at("cannot open the link", &path))?;
                 if link.is_some_and(|link| is_on(&link, ifindex)) {
@@ -56,35 +57,44 @@ impl Hooks {
     }
 
     /// How many of the links and filters that were attached no longer are.
-    pub fn lost(&self, ifindex: u32) -> usize {
-        let Some(links) = self.links.get(&ifindex) else { return 0 };
+    pub fn lost(&self, ifindex: u32, role: Role) -> usize {
+        let Some(links) = self.links.get(&(ifindex, role)) else { return 0 };
         let gone = links.iter().filter(|link| !is_on(link, ifindex)).count();
-        let programs =
-            [(Direction::Ingress, &self.programs.ingress), (Direction::Egress, &self.programs.egress)];
-        let filters = programs.iter().filter(|(direction, program)| {
-            links.filters && !matches!(tc::our_program(ifindex, *direction), Ok(Some(id)) if id == program.id)
+        let programs = self.programs.of(role);
+        let filters = programs.filters().filter(|(filter, program)| {
+            links.filters && !matches!(tc::our_program(ifindex, *filter), Ok(Some(id)) if id == program.id)
         });
         gone + filters.count()
     }
 
     /// Attaches what is not attached, and says what is. A hook that is not possible is no error: the others and the
     /// kernel's own path do its work.
-    pub fn attach(&mut self, ifindex: u32, pins: Option<&Pins>) -> HookReport {
-        let links = self.links.entry(ifindex).or_default();
-        let site = Site { ifindex, pins };
+    pub fn attach(&mut self, ifindex: u32, role: Role, pins: Option<&Pins>) -> HookReport {
+        let links = self.links.entry((ifindex, role)).or_default();
+        let site = Site { ifindex, role, pins };
+        let programs = self.programs.of(role);
+        let (want_xdp, want_tc) = match (role, self.uplink) {
+            (Role::Tap, _) => (self.xdp, true),
+            (Role::Uplink, UplinkMode::Tc) => (false, true),
+            (Role::Uplink, UplinkMode::Xdp) => (true, false),
+            (Role::Uplink, UplinkMode::Both) => (true, true),
+            (Role::Uplink, UplinkMode::Off) => (false, false),
+        };
         let mut reasons = Vec::new();
-        let xdp = match self.xdp {
-            true => site.xdp(links, &self.programs),
+        let xdp = match want_xdp {
+            true => site.xdp(links, &programs),
             false => site.drop_xdp(links).map_err(|error| describe(&error)),
         };
         let xdp = xdp.unwrap_or_else(|reason| {
             reasons.push(format!("xdp: {reason}"));
             XdpHook::Off
         });
-        let tc = match self.tc {
-            TcKind::Tcx => site.tcx(links, &self.programs).map_err(|error| describe(&error)),
-            TcKind::Clsact => site.clsact(links, &self.programs).map_err(|error| describe(&error)),
-            TcKind::NoTcx => {
+        // Where XDP is asked for and not possible, TC does its work.
+        let tc = match (want_tc || (want_xdp && xdp == XdpHook::Off), self.tc) {
+            (false, _) => site.drop_tc(links).map_err(|error| describe(&error)),
+            (true, TcKind::Tcx) => site.tcx(links, &programs).map_err(|error| describe(&error)),
+            (true, TcKind::Clsact) => site.clsact(links, &programs).map_err(|error| describe(&error)),
+            (true, TcKind::NoTcx) => {
                 Err("this kernel has no tcx (Linux 6.6); set `tc = \"auto\"` in `[fastpath]`".to_owned())
             }
         };
@@ -96,27 +106,27 @@ impl Hooks {
     }
 
     /// Takes everything of ours off the interface.
-    pub fn detach(&mut self, ifindex: u32, pins: Option<&Pins>) -> Result<(), FastPathError> {
-        let links = self.links.remove(&ifindex).unwrap_or_default();
+    pub fn detach(&mut self, ifindex: u32, role: Role, pins: Option<&Pins>) -> Result<(), FastPathError> {
+        let links = self.links.remove(&(ifindex, role)).unwrap_or_default();
         links.iter().try_for_each(Link::detach).map_err(failed("cannot detach a link", ifindex))?;
         if links.filters {
-            remove_filters(ifindex)?;
+            remove_filters(ifindex, role)?;
         }
         if links.qdisc {
             tc::remove_unused_clsact(ifindex).map_err(failed("cannot remove clsact", ifindex))?;
         }
-        pins.map_or(Ok(()), |pins| take_off(ifindex, pins).map(drop))
+        pins.map_or(Ok(()), |pins| take_off(ifindex, role, pins).map(drop))
     }
 }
 
 /// Takes off whatever the pins say is attached to the interface; `false` when that is nothing.
-pub fn take_off(ifindex: u32, pins: &Pins) -> Result<bool, FastPathError> {
+pub fn take_off(ifindex: u32, role: Role, pins: &Pins) -> Result<bool, FastPathError> {
     let mut found = false;
     for pin in [Pin::Xdp, Pin::In, Pin::Out] {
-        for path in pins.candidates(ifindex, pin)? {
+        for path in pins.candidates(ifindex, role, pin)? {
             found = true;
             remove_link(&path)?;
         }
     }
-    Ok(take_off_clsact(ifindex, pins)? || found)
+    Ok(take_off_clsact(ifindex, role, pins)? || found)
 }

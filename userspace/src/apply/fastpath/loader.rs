@@ -2,13 +2,17 @@
 
 use super::FastPathError;
 use super::maps::Maps;
-use super::pins::Pins;
+use super::pins::{Pins, Role};
+use super::routes::RouteMaps;
+use super::tc::Filter;
 use super::trace;
 use aya::maps::{Map, MapData, MapError, MapInfo, MapType};
 use aya::programs::{ProgramError, ProgramFd, ProgramInfo, SchedClassifier, Xdp};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use dataplane_ebpf::abi::{Address, Advertisement, Counters, Endpoint, Owner, names};
+use dataplane_ebpf::abi::{
+    Address, Advertisement, Counters, Endpoint, NextHopGroup, Owner, Route, Uplink, names,
+};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -18,6 +22,12 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/se
 const ADDRESSES_PER_ENDPOINT: u32 = 4;
 /// Room for gateway addresses even with few endpoints.
 const SPARE_ADDRESSES: u32 = 64;
+/// Most uplinks.
+const UPLINKS: u32 = 64;
+/// Most different sets of next hops. A route by one more is the kernel's.
+pub const NEXT_HOP_GROUPS: u32 = 16_384;
+/// Length of a prefix, before its address.
+const PREFIX_KEY: usize = size_of::<u32>() + size_of::<Address>();
 
 /// Whether this binary carries the BPF programs.
 pub fn embedded() -> bool {
@@ -41,12 +51,58 @@ impl AsFd for Program {
 /// The loaded programs.
 #[derive(Debug)]
 pub struct Programs {
-    /// XDP: frames from the VM.
-    pub xdp: Program,
-    /// TC ingress: frames from the VM.
-    pub ingress: Program,
-    /// TC egress: frames to the VM.
-    pub egress: Program,
+    tap_xdp: Program,
+    tap_in: Program,
+    tap_out: Program,
+    uplink_xdp: Program,
+    uplink_in: Program,
+}
+
+/// The programs of an interface.
+pub struct ProgramSet<'a> {
+    role: Role,
+    /// XDP: frames that come in.
+    pub xdp: &'a Program,
+    /// TC ingress: frames that come in.
+    pub ingress: &'a Program,
+    /// TC egress: frames that go out.
+    pub egress: Option<&'a Program>,
+}
+
+impl Programs {
+    /// The programs of an interface in this role.
+    pub fn of(&self, role: Role) -> ProgramSet<'_> {
+        match role {
+            Role::Tap => {
+                ProgramSet { role, xdp: &self.tap_xdp, ingress: &self.tap_in, egress: Some(&self.tap_out) }
+            }
+            Role::Uplink => {
+                ProgramSet { role, xdp: &self.uplink_xdp, ingress: &self.uplink_in, egress: None }
+            }
+        }
+    }
+}
+
+impl<'a> ProgramSet<'a> {
+    /// The filters on clsact that do what TC programs do otherwise.
+    pub fn filters(&self) -> impl Iterator<Item = (Filter, &'a Program)> + use<'a> {
+        let ingress = match self.role {
+            Role::Tap => Filter::TapIn,
+            Role::Uplink => Filter::UplinkIn,
+        };
+        let egress = self.egress.map(|program| (Filter::TapOut, program));
+        [(ingress, self.ingress)].into_iter().chain(egress)
+    }
+}
+
+/// All that is in the object.
+pub struct Loaded {
+    /// The programs.
+    pub programs: Programs,
+    /// The maps of endpoints and uplinks.
+    pub maps: Maps,
+    /// The maps of routes to other hosts.
+    pub routes: RouteMaps,
 }
 
 /// How to load the object.
@@ -55,17 +111,19 @@ pub struct Request<'a> {
     pub pins: Option<&'a Pins>,
     /// Most endpoints at a time.
     pub limit: u32,
+    /// Most routes at a time.
+    pub routes: u32,
     /// Let frames of an interface without an endpoint pass.
     pub pass_unconfigured: bool,
 }
 
 /// Loads programs and maps.
-pub fn load(request: &Request<'_>) -> Result<(Programs, Maps), FastPathError> {
+pub fn load(request: &Request<'_>) -> Result<Loaded, FastPathError> {
     if !embedded() {
         return Err(FastPathError::NoObject);
     }
     raise_memory_lock()?;
-    let definitions = definitions(request.limit);
+    let definitions = definitions(request.limit, request.routes);
     if let Some(pins) = request.pins {
         if !definitions.iter().all(|definition| definition.fits_pin(pins)) {
             tracing::info!("the pinned maps are of another size or version; they are replaced");
@@ -89,14 +147,16 @@ pub fn load(request: &Request<'_>) -> Result<(Programs, Maps), FastPathError> {
 
     trace::follow(&mut object);
     let programs = Programs {
-        xdp: load_xdp(&mut object, names::TAP_XDP)?,
-        ingress: load_classifier(&mut object, names::TAP_IN)?,
-        egress: load_classifier(&mut object, names::TAP_OUT)?,
+        tap_xdp: load_xdp(&mut object, names::TAP_XDP)?,
+        tap_in: load_classifier(&mut object, names::TAP_IN)?,
+        tap_out: load_classifier(&mut object, names::TAP_OUT)?,
+        uplink_xdp: load_xdp(&mut object, names::UPLINK_XDP)?,
+        uplink_in: load_classifier(&mut object, names::UPLINK_IN)?,
     };
-    let maps = Maps::open(|name| -> Result<Map, FastPathError> {
+    let mut take = |name| -> Result<Map, FastPathError> {
         object.take_map(name).ok_or(FastPathError::Incomplete { kind: "map", name })
-    })?;
-    Ok((programs, maps))
+    };
+    Ok(Loaded { programs, maps: Maps::open(&mut take)?, routes: RouteMaps::open(&mut take)? })
 }
 
 /// What a pinned map must be like to be adopted.
@@ -109,7 +169,7 @@ struct Definition {
     max_entries: u32,
 }
 
-fn definitions(limit: u32) -> [Definition; 5] {
+fn definitions(limit: u32, routes: u32) -> [Definition; 9] {
     let index = size_of::<u32>();
     let addresses = limit.saturating_mul(ADDRESSES_PER_ENDPOINT).saturating_add(SPARE_ADDRESSES);
     let define = |name, kind, key_size, value_size, max_entries| Definition {
@@ -123,7 +183,7 @@ fn definitions(limit: u32) -> [Definition; 5] {
         define(names::ENDPOINTS, MapType::Hash, index, Some(size_of::<Endpoint>()), limit),
         define(names::ADDRESSES, MapType::Hash, size_of::<Address>(), Some(size_of::<Owner>()), addresses),
         define(names::ANSWERS, MapType::Hash, index, Some(size_of::<Advertisement>()), limit),
-        define(names::DEVICES, MapType::DevMapHash, index, None, limit),
+        define(names::DEVICES, MapType::DevMapHash, index, None, limit.saturating_add(UPLINKS)),
         // One more for frames without an endpoint.
         define(
             names::COUNTERS,
@@ -132,6 +192,10 @@ fn definitions(limit: u32) -> [Definition; 5] {
             Some(size_of::<Counters>()),
             limit.saturating_add(1),
         ),
+        define(names::HOST_ROUTES, MapType::Hash, size_of::<Address>(), Some(size_of::<Route>()), routes),
+        define(names::ROUTES, MapType::LpmTrie, PREFIX_KEY, Some(size_of::<Route>()), routes),
+        define(names::NEXT_HOPS, MapType::Hash, index, Some(size_of::<NextHopGroup>()), NEXT_HOP_GROUPS),
+        define(names::UPLINKS, MapType::Hash, index, Some(size_of::<Uplink>()), UPLINKS),
     ]
 }
 
@@ -254,7 +318,7 @@ mod tests {
 
     #[test]
     fn maps_have_room_for_more_addresses_than_endpoints() {
-        let addresses = |limit| definitions(limit)[1].max_entries;
+        let addresses = |limit| definitions(limit, 1)[1].max_entries;
         assert_eq!(addresses(1024), 4096 + 64);
         assert_eq!(addresses(u32::MAX), u32::MAX);
     }

@@ -5,7 +5,7 @@ use super::entries::{Entries, GATEWAY};
 use aya::maps::xdp::XdpMapError;
 use aya::maps::{DevMapHash, HashMap, IterableMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
-use dataplane_ebpf::abi::{Address, Advertisement, Counters, Endpoint, Owner, names};
+use dataplane_ebpf::abi::{Address, Advertisement, Counters, Endpoint, Owner, Uplink, names};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
@@ -22,6 +22,7 @@ pub trait Value: aya::Pod + PartialEq {
 
 impl Value for Endpoint {}
 impl Value for Owner {}
+impl Value for Uplink {}
 impl Value for Advertisement {
     fn ours(mut self) -> Self {
         self.last_multicast = 0;
@@ -105,6 +106,8 @@ pub struct Maps {
     pub addresses: Table<Address, Owner>,
     /// Router advertisements.
     pub answers: Table<u32, Advertisement>,
+    /// Uplinks.
+    pub uplinks: Table<u32, Uplink>,
     devices: DevMapHash<MapData>,
     counters: PerCpuArray<MapData, Counters>,
 }
@@ -124,6 +127,7 @@ impl Maps {
             endpoints: Table::open(names::ENDPOINTS, take(names::ENDPOINTS)?)?,
             addresses: Table::open(names::ADDRESSES, take(names::ADDRESSES)?)?,
             answers: Table::open(names::ANSWERS, take(names::ANSWERS)?)?,
+            uplinks: Table::open(names::UPLINKS, take(names::UPLINKS)?)?,
             devices: take(names::DEVICES)?.try_into().map_err(failed(names::DEVICES, "unexpected type"))?,
             counters: take(names::COUNTERS)?
                 .try_into()
@@ -198,7 +202,7 @@ impl Maps {
         stale.iter().try_for_each(|address| self.addresses.remove(address))
     }
 
-    /// Every interface that has an entry anywhere.
+    /// Every interface that has an entry anywhere, but for uplinks.
     pub fn interfaces(&self) -> Result<BTreeSet<u32>, FastPathError> {
         let mut found: BTreeSet<u32> = self.endpoints.content().keys().copied().collect();
         found.extend(self.answers.content().keys());
@@ -206,14 +210,33 @@ impl Maps {
             self.addresses.content().values().map(|owner| owner.ifindex).filter(|i| *i != GATEWAY.ifindex),
         );
         for ifindex in self.devices.keys() {
-            found.insert(ifindex.map_err(failed(names::DEVICES, "cannot be read"))?);
+            let ifindex = ifindex.map_err(failed(names::DEVICES, "cannot be read"))?;
+            if !self.uplinks.content().contains_key(&ifindex) {
+                found.insert(ifindex);
+            }
         }
         Ok(found)
     }
 
     /// Reads the maps again; the number of entries that were changed behind our back.
     pub fn reload(&mut self) -> Result<usize, FastPathError> {
-        Ok(self.endpoints.reload()? + self.addresses.reload()? + self.answers.reload()?)
+        Ok(self.endpoints.reload()?
+            + self.addresses.reload()?
+            + self.answers.reload()?
+            + self.uplinks.reload()?)
+    }
+
+    /// Makes the interface an uplink, so that its hooks know it. XDP of TAPs may redirect to it.
+    pub fn write_uplink(&mut self, ifindex: u32, uplink: Uplink) -> Result<(), FastPathError> {
+        // First the mark: a device without one counts as a TAP's.
+        self.uplinks.set(ifindex, uplink)?;
+        self.add_device(ifindex)
+    }
+
+    /// The interface is no uplink any more.
+    pub fn clear_uplink(&mut self, ifindex: u32) -> Result<(), FastPathError> {
+        self.remove_device(ifindex)?;
+        self.uplinks.remove(&ifindex)
     }
 
     /// Whether XDP may redirect to the interface. The kernel takes the entry out when the device goes.

@@ -11,10 +11,14 @@
 //! | `site` | one interface: attach or adopt |
 //! | `link`, `tc` | the two kernel interfaces for that: BPF links, clsact by rtnetlink |
 //! | `pins` | the directory on the BPF file system |
+//! | `uplinks` | the interfaces towards other hosts |
+//! | `routes`, `batch` | the maps of routes, written in bulk by `apply::routes` |
+//! | `syscall` | the bpf system call, for what aya does not offer |
 //!
 //! Everything here is blocking and acts in the network namespace of the calling thread. Attaching tcx waits for a
 //! grace period of the kernel (some 20 ms an interface), so call [`FastPath::apply`] off the async threads.
 
+mod batch;
 mod entries;
 mod error;
 mod hooks;
@@ -23,24 +27,28 @@ mod loader;
 mod maps;
 mod pins;
 mod preview;
+mod routes;
 mod site;
 mod slots;
+mod syscall;
 mod tc;
 mod trace;
+mod uplinks;
 
-pub use crate::config::TcMode;
+pub use crate::config::{TcMode, UplinkMode};
 pub use entries::in_memory;
 pub use error::FastPathError;
-pub use loader::embedded;
+pub use loader::{NEXT_HOP_GROUPS, embedded};
 pub use preview::Preview;
+pub use routes::{Destination, RouteMaps};
 
 use crate::plan::Attached;
-use dataplane_ebpf::abi::{Address, Counters, SLOT_UNCONFIGURED, names};
+use dataplane_ebpf::abi::{Address, Counters, SLOT_UNCONFIGURED, Uplink, names};
 use entries::Entries;
 use hooks::Hooks;
 use loader::Request;
 use maps::{Maps, NoRoom};
-use pins::Pins;
+use pins::{Pins, Role};
 use serde::{Deserialize, Serialize};
 use slots::Slots;
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,6 +66,10 @@ pub struct Settings {
     pub tc: TcMode,
     /// Attach XDP. Without it TC does all the work.
     pub xdp: bool,
+    /// Most routes at a time: the size of the maps.
+    pub max_routes: u32,
+    /// Which hooks uplinks get.
+    pub uplink: UplinkMode,
 }
 
 /// How XDP is attached.
@@ -123,6 +135,10 @@ pub struct FastPath {
     maps: Maps,
     hooks: Hooks,
     slots: Slots,
+    /// Until somebody takes them.
+    routes: Option<RouteMaps>,
+    /// The uplinks as applied since the start.
+    uplinks: Option<BTreeMap<u32, Uplink>>,
     /// What was applied since the start, by ifindex.
     applied: BTreeMap<u32, Entries>,
     /// Interfaces to keep that have not been applied yet: their links may still be those of an older generation.
@@ -138,17 +154,29 @@ impl FastPath {
         }
         let limit = settings.max_endpoints.max(1);
         let pins = Pins::open(&settings.pin)?;
-        let (programs, maps) = loader::load(&Request { pins: Some(&pins), limit, pass_unconfigured: false })?;
+        let routes = settings.max_routes.max(1);
+        let request = Request { pins: Some(&pins), limit, routes, pass_unconfigured: false };
+        let loader::Loaded { programs, maps, routes } = loader::load(&request)?;
         let slots = Slots::recover(limit, maps.endpoints.content().iter().map(|(i, e)| (*i, e.slot)));
-        let hooks = Hooks::new(programs, settings.tc, settings.xdp);
-        Ok(Self { pins, limit, maps, hooks, slots, applied: BTreeMap::new(), awaited: BTreeSet::new() })
+        let hooks = Hooks::new(programs, settings.tc, settings.xdp, settings.uplink);
+        Ok(Self {
+            pins,
+            limit,
+            maps,
+            hooks,
+            slots,
+            routes: Some(routes),
+            uplinks: None,
+            applied: BTreeMap::new(),
+            awaited: BTreeSet::new(),
+        })
     }
 
     /// Gives an endpoint the fast path, or brings it up to date: first the maps, then the hooks. On an error the
     /// endpoint has what it had before, or nothing if it is new.
     pub fn apply(&mut self, attached: &Attached, advertisement: &[u8]) -> Result<HookReport, FastPathError> {
         let ifindex = attached.ifindex;
-        if self.hooks.is_replaced(ifindex, &self.pins)? {
+        if self.hooks.is_replaced(ifindex, Role::Tap, &self.pins)? {
             // Another device with the same ifindex: what is counted was the old one's.
             self.remove(ifindex)?;
         }
@@ -157,7 +185,7 @@ impl FastPath {
             (Ok(entries), _) => {
                 self.applied.insert(ifindex, entries);
                 self.sweep_gateways()?;
-                let report = self.hooks.attach(ifindex, Some(&self.pins));
+                let report = self.hooks.attach(ifindex, Role::Tap, Some(&self.pins));
                 self.arrived(ifindex)?;
                 Ok(report)
             }
@@ -175,7 +203,7 @@ impl FastPath {
     /// Takes the fast path from an interface and removes all that belonged to it, also when the device is gone.
     pub fn remove(&mut self, ifindex: u32) -> Result<(), FastPathError> {
         self.maps.endpoints.remove(&ifindex)?;
-        self.hooks.detach(ifindex, Some(&self.pins))?;
+        self.hooks.detach(ifindex, Role::Tap, Some(&self.pins))?;
         self.maps.clear(ifindex)?;
         if let Some(slot) = self.slots.release(ifindex) {
             self.maps.reset_counters(slot)?;
@@ -190,7 +218,7 @@ impl FastPath {
     /// been applied.
     pub fn retain(&mut self, keep: &BTreeSet<u32>) -> Result<BTreeSet<u32>, FastPathError> {
         let mut gone = self.maps.interfaces()?;
-        gone.extend(self.pins.interfaces()?);
+        gone.extend(self.pins.interfaces(Role::Tap)?);
         gone.extend(self.applied.keys());
         gone.retain(|ifindex| !keep.contains(ifindex));
         for ifindex in &gone {
@@ -209,9 +237,9 @@ impl FastPath {
         let mut drift = self.maps.reload()?;
         for (ifindex, entries) in &self.applied {
             let missing = entries.reachable && !self.maps.has_device(*ifindex);
-            drift += usize::from(missing) + self.hooks.lost(*ifindex);
+            drift += usize::from(missing) + self.hooks.lost(*ifindex, Role::Tap);
             self.maps.write(*ifindex, entries)?;
-            self.hooks.attach(*ifindex, Some(&self.pins));
+            self.hooks.attach(*ifindex, Role::Tap, Some(&self.pins));
         }
         let mut strangers = self.maps.interfaces()?;
         strangers.retain(|ifindex| !self.applied.contains_key(ifindex) && !self.awaited.contains(ifindex));
@@ -219,7 +247,7 @@ impl FastPath {
             self.remove(ifindex)?;
         }
         self.sweep_gateways()?;
-        Ok(drift)
+        Ok(drift + self.verify_uplinks()?)
     }
 
     /// Counters of an interface; `None` when it has no endpoint.
@@ -298,8 +326,11 @@ pub fn detach_pinned(pin: &Path) -> Result<usize, FastPathError> {
 
 fn take_off_all(pins: Pins) -> Result<usize, FastPathError> {
     let mut count = 0;
-    for ifindex in pins.interfaces()? {
-        count += usize::from(hooks::take_off(ifindex, &pins)?);
+    for ifindex in pins.interfaces(Role::Tap)? {
+        count += usize::from(hooks::take_off(ifindex, Role::Tap, &pins)?);
+    }
+    for ifindex in pins.interfaces(Role::Uplink)? {
+        hooks::take_off(ifindex, Role::Uplink, &pins)?;
     }
     pins.remove_all()?;
     Ok(count)

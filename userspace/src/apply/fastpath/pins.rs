@@ -5,6 +5,7 @@
 //! <pin>/v1/links/7-xdp, 7-in, 7-out   links of the interface with ifindex 7
 //! <pin>/v1/links/7-clsact/         directory as a mark: our filters are on clsact of interface 7
 //! <pin>/v1/links/7-qdisc/          the clsact qdisc itself is ours, too
+//! <pin>/v1/links/3-uplink-xdp ...     the same for an uplink
 //! ```
 //!
 //! Every other `v<n>` below `<pin>` is an older generation: another ABI, or maps that no longer fit and were set aside as
@@ -22,6 +23,17 @@ use std::path::{Path, PathBuf};
 
 /// Where distributions mount the BPF file system.
 const BPFFS: &str = "/sys/fs/bpf";
+/// Marks what belongs to an uplink.
+const UPLINK: &str = "uplink-";
+
+/// What an interface is to us: this decides which programs it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// A VM is behind it.
+    Tap,
+    /// Other hosts are behind it.
+    Uplink,
+}
 
 /// What can be pinned for an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,15 +63,22 @@ impl Pin {
         }
     }
 
-    /// `7-xdp`, and back.
-    fn name(self, ifindex: u32) -> String {
-        format!("{ifindex}-{}", self.suffix())
+    /// `7-xdp` or `7-uplink-xdp`, and back.
+    fn name(self, ifindex: u32, role: Role) -> String {
+        match role {
+            Role::Tap => format!("{ifindex}-{}", self.suffix()),
+            Role::Uplink => format!("{ifindex}-{UPLINK}{}", self.suffix()),
+        }
     }
 
-    fn parse(name: &str) -> Option<(u32, Self)> {
-        let (ifindex, suffix) = name.split_once('-')?;
+    fn parse(name: &str) -> Option<(u32, Role, Self)> {
+        let (ifindex, rest) = name.split_once('-')?;
+        let (role, suffix) = match rest.strip_prefix(UPLINK) {
+            Some(suffix) => (Role::Uplink, suffix),
+            None => (Role::Tap, rest),
+        };
         let pin = Self::ALL.into_iter().find(|pin| pin.suffix() == suffix)?;
-        Some((ifindex.parse().ok()?, pin))
+        Some((ifindex.parse().ok()?, role, pin))
     }
 }
 
@@ -108,22 +127,24 @@ impl Pins {
     }
 
     /// Where a link of the current generation is pinned.
-    pub fn link(&self, ifindex: u32, pin: Pin) -> PathBuf {
-        self.current().join("links").join(pin.name(ifindex))
+    pub fn link(&self, ifindex: u32, role: Role, pin: Pin) -> PathBuf {
+        self.current().join("links").join(pin.name(ifindex, role))
     }
 
     /// Where a link may be pinned: first the current generation, then older ones.
-    pub fn candidates(&self, ifindex: u32, pin: Pin) -> Result<Vec<PathBuf>, FastPathError> {
+    pub fn candidates(&self, ifindex: u32, role: Role, pin: Pin) -> Result<Vec<PathBuf>, FastPathError> {
+        let name = pin.name(ifindex, role);
         let generations = self.generations()?.into_iter();
-        Ok(generations.map(|dir| dir.join("links").join(pin.name(ifindex))).filter(|p| p.exists()).collect())
+        Ok(generations.map(|dir| dir.join("links").join(&name)).filter(|p| p.exists()).collect())
     }
 
-    /// Every interface for which something is pinned, in any generation.
-    pub fn interfaces(&self) -> Result<BTreeSet<u32>, FastPathError> {
+    /// Every interface for which something is pinned in this role, in any generation.
+    pub fn interfaces(&self, role: Role) -> Result<BTreeSet<u32>, FastPathError> {
         let mut found = BTreeSet::new();
         for generation in self.generations()? {
             let names = list(&generation.join("links"))?;
-            found.extend(names.iter().filter_map(|name| Some(Pin::parse(name)?.0)));
+            let parsed = names.iter().filter_map(|name| Pin::parse(name));
+            found.extend(parsed.filter(|(_, of, _)| *of == role).map(|(ifindex, ..)| ifindex));
         }
         Ok(found)
     }
@@ -269,9 +290,11 @@ mod tests {
     #[test]
     fn names_go_back_and_forth() {
         for pin in Pin::ALL {
-            assert_eq!(Pin::parse(&pin.name(7)), Some((7, pin)));
+            for role in [Role::Tap, Role::Uplink] {
+                assert_eq!(Pin::parse(&pin.name(7, role)), Some((7, role, pin)));
+            }
         }
-        for name in ["", "7", "7-", "-xdp", "x-xdp", "7-xdp2", "4294967296-xdp"] {
+        for name in ["", "7", "7-", "-xdp", "x-xdp", "7-xdp2", "7-uplink-", "4294967296-xdp"] {
             assert_eq!(Pin::parse(name), None, "{name}");
         }
     }

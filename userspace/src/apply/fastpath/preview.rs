@@ -3,7 +3,8 @@
 use super::hooks::Hooks;
 use super::loader::{self, Request};
 use super::maps::Maps;
-use super::{FastPathError, HookReport, TcMode};
+use super::pins::Role;
+use super::{FastPathError, HookReport, TcMode, UplinkMode};
 use dataplane_ebpf::abi::{Counters, SLOT_UNCONFIGURED};
 
 /// Attached programs that count and pass; they go when this is dropped.
@@ -16,10 +17,11 @@ pub struct Preview {
 impl Preview {
     /// Attaches all programs to the interface.
     pub fn attach(ifindex: u32) -> Result<(Self, HookReport), FastPathError> {
-        let (programs, maps) = loader::load(&Request { pins: None, limit: 1, pass_unconfigured: true })?;
-        let mut hooks = Hooks::new(programs, TcMode::Auto, true);
-        let report = hooks.attach(ifindex, None);
-        Ok((Self { ifindex, maps, hooks }, report))
+        let request = Request { pins: None, limit: 1, routes: 1, pass_unconfigured: true };
+        let loaded = loader::load(&request)?;
+        let mut hooks = Hooks::new(loaded.programs, TcMode::Auto, true, UplinkMode::Off);
+        let report = hooks.attach(ifindex, Role::Tap, None);
+        Ok((Self { ifindex, maps: loaded.maps, hooks }, report))
     }
 
     /// What was counted so far.
@@ -30,7 +32,7 @@ impl Preview {
 
 impl Drop for Preview {
     fn drop(&mut self) {
-        if let Err(error) = self.hooks.detach(self.ifindex, None) {
+        if let Err(error) = self.hooks.detach(self.ifindex, Role::Tap, None) {
             tracing::warn!("{error}");
         }
     }

@@ -45,7 +45,8 @@ impl RouteMaps {
     /// Writes routes, each to the map of its kind.
     pub fn set_routes(&self, routes: &[(Destination, Route)]) -> Result<(), FastPathError> {
         let is_host = |entry: &&(Destination, Route)| entry.0.1 == 128;
-        let hosts: Vec<_> = routes.iter().filter(is_host).map(|((a, _), r)| (Address::from(*a), *r)).collect();
+        let hosts: Vec<_> =
+            routes.iter().filter(is_host).map(|((a, _), r)| (Address::from(*a), *r)).collect();
         let prefixes: Vec<_> =
             routes.iter().filter(|entry| !is_host(entry)).map(|(prefix, r)| (key(*prefix), *r)).collect();
         self.hosts.update(&hosts).map_err(failed(names::HOST_ROUTES, "cannot write entries"))?;

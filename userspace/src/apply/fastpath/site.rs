@@ -1,9 +1,9 @@
 //! One interface: attach a program to it, adopt what an earlier process attached, or say why neither is possible.
 
 use super::link::{Attachment, Link};
-use super::loader::Programs;
-use super::pins::{self, Pin, Pins};
-use super::tc::{self, Direction};
+use super::loader::{Program, ProgramSet};
+use super::pins::{self, Pin, Pins, Role};
+use super::tc::{self, Filter};
 use super::{FastPathError, TcHook, XdpHook};
 use aya::programs::loaded_programs;
 use std::io;
@@ -35,13 +35,15 @@ impl Links {
 pub struct Site<'a> {
     /// Its ifindex.
     pub ifindex: u32,
+    /// What it is.
+    pub role: Role,
     /// `None` pins nothing.
     pub pins: Option<&'a Pins>,
 }
 
 impl Site<'_> {
     /// XDP on, or why not.
-    pub fn xdp(&self, links: &mut Links, programs: &Programs) -> Result<XdpHook, String> {
+    pub fn xdp(&self, links: &mut Links, programs: &ProgramSet<'_>) -> Result<XdpHook, String> {
         let explain = |error: FastPathError| self.xdp_reason(&error);
         if let Some((link, hook)) = &links.xdp
             && self.keep(link, Pin::Xdp).map_err(explain)?
@@ -60,10 +62,12 @@ impl Site<'_> {
         Ok(hook)
     }
 
-    /// Native, or generic where the driver has no XDP.
+    /// Native, or on a TAP generic where the driver has no XDP. On an uplink TC does better than that.
     fn create_xdp(&self, program: BorrowedFd<'_>) -> Result<Link, FastPathError> {
         match self.create(Pin::Xdp, program, Attachment::XdpNative) {
-            Err(FastPathError::Hook { source, .. }) if source.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+            Err(FastPathError::Hook { source, .. })
+                if source.raw_os_error() == Some(libc::EOPNOTSUPP) && self.role == Role::Tap =>
+            {
                 self.create(Pin::Xdp, program, Attachment::XdpGeneric)
             }
             other => other,
@@ -94,12 +98,13 @@ impl Site<'_> {
     }
 
     /// tcx on, and clsact off.
-    pub fn tcx(&self, links: &mut Links, programs: &Programs) -> Result<TcHook, FastPathError> {
+    pub fn tcx(&self, links: &mut Links, programs: &ProgramSet<'_>) -> Result<TcHook, FastPathError> {
         let sides = [
-            (&mut links.ingress, Pin::In, programs.ingress.as_fd(), Attachment::TcxIngress),
-            (&mut links.egress, Pin::Out, programs.egress.as_fd(), Attachment::TcxEgress),
+            (&mut links.ingress, Pin::In, Some(programs.ingress), Attachment::TcxIngress),
+            (&mut links.egress, Pin::Out, programs.egress, Attachment::TcxEgress),
         ];
         for (held, pin, program, attachment) in sides {
+            let Some(program) = program.map(Program::as_fd) else { continue };
             if let Some(link) = held
                 && self.keep(link, pin)?
             {
@@ -119,10 +124,9 @@ impl Site<'_> {
     }
 
     /// clsact on, and tcx off.
-    pub fn clsact(&self, links: &mut Links, programs: &Programs) -> Result<TcHook, FastPathError> {
-        let sides = [(Direction::Ingress, &programs.ingress), (Direction::Egress, &programs.egress)];
-        for (direction, program) in sides {
-            let found = tc::our_program(self.ifindex, direction);
+    pub fn clsact(&self, links: &mut Links, programs: &ProgramSet<'_>) -> Result<TcHook, FastPathError> {
+        for (filter, program) in programs.filters() {
+            let found = tc::our_program(self.ifindex, filter);
             if found.map_err(failed("cannot list filters", self.ifindex))? == Some(program.id) {
                 continue;
             }
@@ -133,7 +137,7 @@ impl Site<'_> {
                 links.qdisc = true;
                 self.mark(Pin::Qdisc)?;
             }
-            tc::set_filter(self.ifindex, direction, program.as_fd())
+            tc::set_filter(self.ifindex, filter, program.as_fd())
                 .map_err(failed("cannot add a filter of priority 1", self.ifindex))?;
         }
         links.filters = true;
@@ -145,23 +149,32 @@ impl Site<'_> {
         Ok(TcHook::Clsact)
     }
 
+    /// TC off.
+    pub fn drop_tc(&self, links: &mut Links) -> Result<TcHook, FastPathError> {
+        (links.ingress, links.egress, links.filters, links.qdisc) = (None, None, false, false);
+        self.remove_links(Pin::In)?;
+        self.remove_links(Pin::Out)?;
+        self.leave_clsact()?;
+        Ok(TcHook::Off)
+    }
+
     /// Takes off the clsact filters of an earlier process that had no tcx.
     fn leave_clsact(&self) -> Result<(), FastPathError> {
-        self.pins.map_or(Ok(()), |pins| take_off_clsact(self.ifindex, pins).map(drop))
+        self.pins.map_or(Ok(()), |pins| take_off_clsact(self.ifindex, self.role, pins).map(drop))
     }
 
     /// Takes off what an earlier process left under this pin.
     fn remove_links(&self, pin: Pin) -> Result<(), FastPathError> {
         let Some(pins) = self.pins else { return Ok(()) };
-        pins.candidates(self.ifindex, pin)?.iter().try_for_each(|path| remove_link(path))
+        pins.candidates(self.ifindex, self.role, pin)?.iter().try_for_each(|path| remove_link(path))
     }
 
     /// Takes over a pinned link: its program is replaced, no frame goes without. A pinned link whose interface is gone
     /// is only removed.
     fn adopt(&self, pin: Pin, program: BorrowedFd<'_>) -> Result<Option<Link>, FastPathError> {
         let Some(pins) = self.pins else { return Ok(None) };
-        let current = pins.link(self.ifindex, pin);
-        for path in pins.candidates(self.ifindex, pin)? {
+        let current = pins.link(self.ifindex, self.role, pin);
+        for path in pins.candidates(self.ifindex, self.role, pin)? {
             let link = Link::open(&path).map_err(pins::at("cannot open the link", &path))?;
             let usable = link.filter(|link| is_on(link, self.ifindex) && link.update(program).is_ok());
             let Some(link) = usable else {
@@ -187,7 +200,7 @@ impl Site<'_> {
         let link =
             Link::create(program, self.ifindex, attachment).map_err(failed("cannot attach", self.ifindex))?;
         if let Some(pins) = self.pins {
-            let path = pins.link(self.ifindex, pin);
+            let path = pins.link(self.ifindex, self.role, pin);
             link.pin(&path).map_err(pins::at("cannot pin the link", &path))?;
         }
         Ok(link)
@@ -197,7 +210,7 @@ impl Site<'_> {
     fn keep(&self, link: &Link, pin: Pin) -> Result<bool, FastPathError> {
         let on = is_on(link, self.ifindex);
         if on && let Some(pins) = self.pins {
-            let path = pins.link(self.ifindex, pin);
+            let path = pins.link(self.ifindex, self.role, pin);
             if !path.exists() {
                 link.pin(&path).map_err(pins::at("cannot pin the link", &path))?;
             }
@@ -206,22 +219,22 @@ impl Site<'_> {
     }
 
     fn is_marked(&self, pin: Pin) -> Result<bool, FastPathError> {
-        self.pins.map_or(Ok(false), |pins| Ok(!pins.candidates(self.ifindex, pin)?.is_empty()))
+        self.pins.map_or(Ok(false), |pins| Ok(!pins.candidates(self.ifindex, self.role, pin)?.is_empty()))
     }
 
     fn mark(&self, pin: Pin) -> Result<(), FastPathError> {
-        self.pins.map_or(Ok(()), |pins| pins::mark(&pins.link(self.ifindex, pin)))
+        self.pins.map_or(Ok(()), |pins| pins::mark(&pins.link(self.ifindex, self.role, pin)))
     }
 }
 
 /// Takes off our clsact filters, and clsact itself if it was ours, where marks say so; `false` when none does.
-pub fn take_off_clsact(ifindex: u32, pins: &Pins) -> Result<bool, FastPathError> {
-    let filters = pins.candidates(ifindex, Pin::Clsact)?;
+pub fn take_off_clsact(ifindex: u32, role: Role, pins: &Pins) -> Result<bool, FastPathError> {
+    let filters = pins.candidates(ifindex, role, Pin::Clsact)?;
     if !filters.is_empty() {
-        remove_filters(ifindex)?;
+        remove_filters(ifindex, role)?;
         filters.iter().try_for_each(|mark| pins::remove(mark))?;
     }
-    let qdisc = pins.candidates(ifindex, Pin::Qdisc)?;
+    let qdisc = pins.candidates(ifindex, role, Pin::Qdisc)?;
     if !qdisc.is_empty() {
         tc::remove_unused_clsact(ifindex).map_err(failed("cannot remove clsact", ifindex))?;
         qdisc.iter().try_for_each(|mark| pins::remove(mark))?;
@@ -243,9 +256,13 @@ pub fn remove_link(path: &Path) -> Result<(), FastPathError> {
 }
 
 /// Takes our filters off.
-pub fn remove_filters(ifindex: u32) -> Result<(), FastPathError> {
-    for direction in [Direction::Ingress, Direction::Egress] {
-        tc::remove_filter(ifindex, direction).map_err(failed("cannot remove a filter", ifindex))?;
+pub fn remove_filters(ifindex: u32, role: Role) -> Result<(), FastPathError> {
+    let filters: &[Filter] = match role {
+        Role::Tap => &[Filter::TapIn, Filter::TapOut],
+        Role::Uplink => &[Filter::UplinkIn],
+    };
+    for filter in filters {
+        tc::remove_filter(ifindex, *filter).map_err(failed("cannot remove a filter", ifindex))?;
     }
     Ok(())
 }

@@ -19,31 +19,34 @@ const PRIORITY: u16 = 1;
 /// By handle and name our filters are told from foreign ones, also by a later process.
 const HANDLE: u32 = 0x5e72;
 
-/// Side of an interface, as the kernel sees it.
+/// The two sides of an interface, as clsact has them.
+const INGRESS: TcHandle = TcHandle { major: u16::MAX, minor: TcHandle::MIN_INGRESS };
+const EGRESS: TcHandle = TcHandle { major: u16::MAX, minor: TcHandle::MIN_EGRESS };
+
+/// A filter of ours: where it is, and how it is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Direction {
-    /// Frames from the VM.
-    Ingress,
-    /// Frames to the VM.
-    Egress,
+pub enum Filter {
+    /// On a TAP, frames from the VM.
+    TapIn,
+    /// On a TAP, frames to the VM.
+    TapOut,
+    /// On an uplink, frames from other hosts.
+    UplinkIn,
 }
 
-impl Direction {
+impl Filter {
     const fn parent(self) -> TcHandle {
-        TcHandle {
-            major: u16::MAX,
-            minor: match self {
-                Self::Ingress => TcHandle::MIN_INGRESS,
-                Self::Egress => TcHandle::MIN_EGRESS,
-            },
+        match self {
+            Self::TapIn | Self::UplinkIn => INGRESS,
+            Self::TapOut => EGRESS,
         }
     }
 
-    /// Name of our filter.
-    const fn filter_name(self) -> &'static str {
+    const fn name(self) -> &'static str {
         match self {
-            Self::Ingress => "serval_tap_in",
-            Self::Egress => "serval_tap_out",
+            Self::TapIn => "serval_tap_in",
+            Self::TapOut => "serval_tap_out",
+            Self::UplinkIn => "serval_uplink_in",
         }
     }
 }
@@ -90,8 +93,8 @@ pub fn add_clsact(ifindex: u32) -> io::Result<bool> {
 
 /// Removes the clsact qdisc if no filter is left on it.
 pub fn remove_unused_clsact(ifindex: u32) -> io::Result<()> {
-    for direction in [Direction::Ingress, Direction::Egress] {
-        if !filters(ifindex, direction)?.is_empty() {
+    for parent in [INGRESS, EGRESS] {
+        if !filters(ifindex, parent)?.is_empty() {
             return Ok(());
         }
     }
@@ -102,20 +105,21 @@ pub fn remove_unused_clsact(ifindex: u32) -> io::Result<()> {
 }
 
 /// Puts `program` on the interface, in the place of an earlier program of ours if there is one: atomically.
-pub fn set_filter(ifindex: u32, direction: Direction, program: BorrowedFd<'_>) -> io::Result<()> {
-    let mut message = our_filter(ifindex, direction);
+pub fn set_filter(ifindex: u32, filter: Filter, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut message = our_filter(ifindex, filter);
     message.attributes.push(TcAttribute::Options(vec![
         TcOption::Bpf(TcFilterBpfOption::ProgFd(program.as_raw_fd().cast_unsigned())),
-        TcOption::Bpf(TcFilterBpfOption::ProgName(direction.filter_name().to_owned())),
+        TcOption::Bpf(TcFilterBpfOption::ProgName(filter.name().to_owned())),
         TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
     ]));
     request_route(RouteNetlinkMessage::NewTrafficFilter(message), NLM_F_CREATE).map(drop)
 }
 
 /// Program id of our filter, if it is there.
-pub fn our_program(ifindex: u32, direction: Direction) -> io::Result<Option<u32>> {
-    Ok(filters(ifindex, direction)?.iter().filter(|filter| is_ours(filter, direction)).find_map(|filter| {
-        bpf_options(filter).find_map(|option| match option {
+pub fn our_program(ifindex: u32, filter: Filter) -> io::Result<Option<u32>> {
+    let found = filters(ifindex, filter.parent())?;
+    Ok(found.iter().filter(|found| is_ours(found, filter)).find_map(|found| {
+        bpf_options(found).find_map(|option| match option {
             TcFilterBpfOption::ProgId(id) => Some(*id),
             _ => None,
         })
@@ -123,21 +127,21 @@ pub fn our_program(ifindex: u32, direction: Direction) -> io::Result<Option<u32>
 }
 
 /// Takes our filter off; `false` when it was not there.
-pub fn remove_filter(ifindex: u32, direction: Direction) -> io::Result<bool> {
-    if our_program(ifindex, direction)?.is_none() {
+pub fn remove_filter(ifindex: u32, filter: Filter) -> io::Result<bool> {
+    if our_program(ifindex, filter)?.is_none() {
         return Ok(false);
     }
-    absent_is_fine(request_route(RouteNetlinkMessage::DelTrafficFilter(our_filter(ifindex, direction)), 0))?;
+    absent_is_fine(request_route(RouteNetlinkMessage::DelTrafficFilter(our_filter(ifindex, filter)), 0))?;
     Ok(true)
 }
 
-fn our_filter(ifindex: u32, direction: Direction) -> TcMessage {
+fn our_filter(ifindex: u32, filter: Filter) -> TcMessage {
     let mut message = TcMessage::default();
     message.header = TcHeader {
         family: AddressFamily::Unspec,
         index: ifindex.cast_signed(),
         handle: TcHandle::from(HANDLE),
-        parent: direction.parent(),
+        parent: filter.parent(),
         // Priority and protocol, the latter in network byte order.
         info: u32::from(PRIORITY) << 16 | u32::from((libc::ETH_P_ALL as u16).to_be()),
     };
@@ -145,12 +149,11 @@ fn our_filter(ifindex: u32, direction: Direction) -> TcMessage {
     message
 }
 
-fn is_ours(filter: &TcMessage, direction: Direction) -> bool {
-    u32::from(filter.header.handle) == HANDLE
-        && filter.header.info >> 16 == u32::from(PRIORITY)
-        && bpf_options(filter).any(
-            |option| matches!(option, TcFilterBpfOption::ProgName(name) if name == direction.filter_name()),
-        )
+fn is_ours(found: &TcMessage, filter: Filter) -> bool {
+    u32::from(found.header.handle) == HANDLE
+        && found.header.info >> 16 == u32::from(PRIORITY)
+        && bpf_options(found)
+            .any(|option| matches!(option, TcFilterBpfOption::ProgName(name) if name == filter.name()))
 }
 
 fn bpf_options(filter: &TcMessage) -> impl Iterator<Item = &TcFilterBpfOption> {
@@ -164,10 +167,10 @@ fn bpf_options(filter: &TcMessage) -> impl Iterator<Item = &TcFilterBpfOption> {
     })
 }
 
-/// Every filter of a direction; none when the interface or its clsact is not there.
-fn filters(ifindex: u32, direction: Direction) -> io::Result<Vec<TcMessage>> {
+/// Every filter of a side; none when the interface or its clsact is not there.
+fn filters(ifindex: u32, parent: TcHandle) -> io::Result<Vec<TcMessage>> {
     let mut message = TcMessage::with_index(ifindex.cast_signed());
-    message.header.parent = direction.parent();
+    message.header.parent = parent;
     let replies = match request_route(RouteNetlinkMessage::GetTrafficFilter(message), NLM_F_DUMP) {
         Err(error) if is_absent(&error) => return Ok(Vec::new()),
         other => other?,

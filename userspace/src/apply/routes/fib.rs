@@ -54,7 +54,10 @@ pub struct Changes {
 impl Changes {
     /// There is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.set.is_empty() && self.gone.is_empty() && self.groups.set.is_empty() && self.groups.gone.is_empty()
+        self.set.is_empty()
+            && self.gone.is_empty()
+            && self.groups.set.is_empty()
+            && self.groups.gone.is_empty()
     }
 }
 
@@ -144,10 +147,11 @@ impl Fib {
 
     /// Takes what the kernel notified.
     pub fn apply(&mut self, event: Event) {
-        if let Some(sync) = &mut self.sync {
-            sync.touch(&event);
-        }
+        let doubtful = self.sync.as_mut().and_then(|sync| sync.touch(&event, &self.uncertain));
         self.take(event);
+        if let Some(prefix) = doubtful {
+            self.doubt(prefix);
+        }
     }
 
     fn take(&mut self, event: Event) {
@@ -196,7 +200,7 @@ impl Fib {
             let desired = self.desired(prefix);
             let Some(entry) = self.entries.get_mut(&prefix) else { continue };
             let before = mem::replace(&mut entry.written, desired);
-            if entry.routes.is_empty() {
+            if entry.routes.is_empty() && desired.is_none() {
                 self.entries.remove(&prefix);
             }
             if before == desired {
@@ -241,30 +245,29 @@ impl Fib {
         let path = self.store(&route.path);
         let generation = self.generation;
         let entry = self.entries.entry(id.prefix).or_default();
-        let mut same: Vec<&mut Known> = entry.routes.iter_mut().filter(|known| known.id == id).collect();
-        let mut displaced = None;
-        let mut fits = true;
-        match same.as_mut_slice() {
-            [] => return self.push(id, path, &route),
-            // The kernel tells all next hops of a route when one is added to it.
-            [known] if replaces || (known.joins && route.joins) => {
-                displaced = Some(known.path);
-                (known.path, known.mtu, known.joins) = (path, route.mtu, route.joins);
-                known.seen = generation;
+        let same: Vec<usize> = (0..entry.routes.len()).filter(|n| entry.routes[*n].id == id).collect();
+        let kin: Vec<usize> =
+            same.iter().copied().filter(|n| entry.routes[*n].joins == route.joins).collect();
+        let is_equal = |known: &Known| known.path == path && known.mtu == route.mtu;
+        let (displaced, certain) = match (replaces, kin.as_slice(), same.as_slice()) {
+            // The first of its kind is replaced, or the first of the other kind (fib6_add_rt2node).
+            (true, [at], _) | (true, [], [at]) => (Some(*at), true),
+            (true, _, all) => (None, all.is_empty()),
+            // The kernel tells all next hops of a route when some are added to it.
+            (false, [at], _) if route.joins => (Some(*at), true),
+            (false, _, all) if route.joins => (None, all.is_empty()),
+            (false, kin, _) => (kin.iter().copied().find(|at| is_equal(&entry.routes[*at])), true),
+        };
+        match displaced.map(|at| &mut entry.routes[at]) {
+            Some(known) => {
+                let before = mem::replace(&mut known.path, path);
+                (known.mtu, known.joins, known.seen) = (route.mtu, route.joins, generation);
+                self.unstore(before);
             }
-            [known] if known.path == path && known.mtu == route.mtu => {
-                known.seen = generation;
-                displaced = Some(path);
-            }
-            [known] => fits = known.joins == route.joins,
-            _ => fits = false,
-        }
-        match displaced {
-            Some(displaced) => self.unstore(displaced),
             None => self.push(id, path, &route),
         }
-        if !fits {
-            // Which of them a replacement has replaced, the kernel does not tell.
+        if !certain {
+            // Which of several was replaced, the kernel does not tell.
             self.doubt(id.prefix);
         }
         self.dirty.insert(id.prefix);
@@ -279,7 +282,13 @@ impl Fib {
         let same: Vec<usize> = (0..entry.routes.len()).filter(|n| entry.routes[*n].id == id).collect();
         let position = same.iter().copied().find(|n| self.is_same_way(entry.routes[*n].path, path));
         match (position, same.as_slice()) {
-            (Some(position), _) => self.remove_at(id.prefix, position),
+            (Some(position), _) => {
+                let several = self.has_several_hops(path);
+                self.remove_at(id.prefix, position);
+                if several {
+                    self.doubt(id.prefix);
+                }
+            }
             (None, []) => {}
             (None, [position]) => self.remove_hops(id.prefix, *position, &route.path),
             (None, _) => self.doubt(id.prefix),
@@ -306,6 +315,9 @@ impl Fib {
         }
         if hops.is_empty() {
             return self.remove_at(prefix, position);
+        }
+        if hops.len() == 1 {
+            self.doubt(prefix);
         }
         let left = self.store(&Path::Hops(hops));
         let known = self.entries.get_mut(&prefix).and_then(|entry| entry.routes.get_mut(position));
@@ -374,8 +386,13 @@ impl Fib {
         self.dirty.extend(covered);
     }
 
+    /// Until the next sync a prefix is the kernel's, even one without routes: there may be some.
     fn doubt(&mut self, prefix: Prefix) {
+        if prefix.is_never_forwarded() {
+            return;
+        }
         self.uncertain.insert(prefix, self.generation);
+        self.entries.entry(prefix).or_default();
         self.dirty.insert(prefix);
     }
 
@@ -396,6 +413,15 @@ impl Fib {
         if let Stored::Set(set) = path {
             self.hops.release(set);
         }
+    }
+
+    /// A route with several next hops may hide others of the same metric when all are read; they come out when it goes.
+    fn has_several_hops(&self, path: Stored) -> bool {
+        let content = match path {
+            Stored::Set(set) => self.hops.content(set),
+            Stored::Kernel { .. } => None,
+        };
+        matches!(content, Some(Content::Hops(hops)) if hops.len() > 1)
     }
 
     /// Both lead to the same next hops; weights do not count.
@@ -435,7 +461,10 @@ impl Fib {
     }
 
     fn desired(&self, prefix: Prefix) -> Option<abi::Route> {
-        let entry = self.entries.get(&prefix).filter(|entry| !entry.routes.is_empty())?;
+        let entry = self.entries.get(&prefix)?;
+        if entry.routes.is_empty() && !self.uncertain.contains_key(&prefix) {
+            return None;
+        }
         Some(match self.judge(prefix, entry) {
             Ok(group) => abi::Route { group, mtu: best(&entry.routes).map_or(0, |known| known.mtu) },
             Err(_) => abi::Route { group: 0, mtu: 0 },

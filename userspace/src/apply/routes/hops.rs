@@ -92,6 +92,7 @@ pub struct NextHops {
     gone: Vec<u32>,
     probes: BTreeSet<NeighbourKey>,
     withdrawn: bool,
+    moved: bool,
 }
 
 impl NextHops {
@@ -114,6 +115,7 @@ impl NextHops {
             gone: Vec::new(),
             probes: BTreeSet::new(),
             withdrawn: false,
+            moved: true,
         }
     }
 
@@ -172,7 +174,8 @@ impl NextHops {
 
     /// How many routes of the maps the data plane forwards by, at least for some of the flows.
     pub fn fast_routes(&self) -> usize {
-        let usable = |set: &&Set| set.written.as_ref().is_some_and(|group| group.hops.iter().any(is_resolved));
+        let usable =
+            |set: &&Set| set.written.as_ref().is_some_and(|group| group.hops.iter().any(is_resolved));
         self.sets.values().filter(usable).map(|set| set.installed).sum()
     }
 
@@ -181,20 +184,18 @@ impl NextHops {
         self.by_neighbour.keys().filter(|key| self.mac(key).is_ok()).count()
     }
 
-    /// The interfaces that next hops are behind.
-    pub fn interfaces(&self) -> BTreeSet<u32> {
-        let all = self.by_neighbour.keys().map(|(ifindex, _)| *ifindex);
-        all.filter(|ifindex| self.links.get(ifindex).is_some_and(|link| self.scope.admits(link))).collect()
+    /// The interfaces that next hops are behind, if that may have changed since the last call.
+    pub fn take_interfaces(&mut self) -> Option<BTreeSet<u32>> {
+        mem::replace(&mut self.moved, false).then(|| {
+            let all = self.by_neighbour.keys().map(|(ifindex, _)| *ifindex);
+            all.filter(|ifindex| self.links.get(ifindex).is_some_and(|link| self.scope.admits(link)))
+                .collect()
+        })
     }
 
     /// Whether any set depends on a next hop object.
     pub fn has_objects(&self) -> bool {
         !self.objects.is_empty()
-    }
-
-    /// Whether any next hop is behind the interface.
-    pub fn is_used(&self, ifindex: u32) -> bool {
-        self.by_neighbour.keys().any(|(used, _)| *used == ifindex)
     }
 
     /// An interface as it was last heard of.
@@ -222,6 +223,7 @@ impl NextHops {
         if self.links.get(&ifindex) == link.as_ref() {
             return;
         }
+        self.moved = true;
         match link {
             Some(link) => self.links.insert(ifindex, link),
             None => self.links.remove(&ifindex),
@@ -366,7 +368,7 @@ impl NextHops {
         let hops = self.hops(&set.content).unwrap_or_default();
         let neighbours: BTreeSet<NeighbourKey> = hops.iter().map(Hop::neighbour).collect();
         for key in &neighbours {
-            self.by_neighbour.entry(*key).or_default().insert(number);
+            self.moved |= self.by_neighbour.entry(*key).or_default().insert(number);
             self.want(*key);
         }
         if let Some(set) = self.sets.get_mut(&number) {
@@ -381,6 +383,7 @@ impl NextHops {
                 sets.remove(&number);
                 if sets.is_empty() {
                     self.by_neighbour.remove(&key);
+                    self.moved = true;
                 }
             }
         }

@@ -261,8 +261,11 @@ fn multipath(mut rest: &[u8]) -> Option<Vec<Way>> {
     while !rest.is_empty() {
         let length = usize::from(short(rest)?);
         let entry = rest.get(..length)?;
-        let mut way =
-            Way { ifindex: number(entry.get(4..)?)?, weight: u32::from(*entry.get(3)?) + 1, ..Way::default() };
+        let mut way = Way {
+            ifindex: number(entry.get(4..)?)?,
+            weight: u32::from(*entry.get(3)?) + 1,
+            ..Way::default()
+        };
         for (attribute, value) in attributes(entry.get(8..)?) {
             way.read(attribute, value);
         }
@@ -289,7 +292,7 @@ impl Way {
 }
 
 /// Attributes (`struct nlattr`: length, type) up to the first that is not whole.
-fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(super) fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let (length, kind) = (usize::from(short(rest)?), short(rest.get(2..)?)?);
         let value = rest.get(4..length)?;
@@ -300,7 +303,7 @@ fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 }
 
 /// The first attribute of a type.
-fn find(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+pub(super) fn find(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
     attributes(bytes).find(|(attribute, _)| *attribute == wanted).map(|(_, value)| value)
 }
 

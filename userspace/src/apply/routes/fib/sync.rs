@@ -1,14 +1,16 @@
 //! A read of the kernel's tables, merged with what events say meanwhile.
 //!
 //! The read marks what it finds; what is not marked at its end is gone. Until then the maps keep what they had: no hole.
-//! An event that arrives between parts of an answer is younger than whatever the answer may still say of the same thing,
-//! since the kernel writes a part before it queues it. One that comes before the first part is older than the answer,
-//! and confirms nothing.
+//!
+//! Answers and events come in the order in which the kernel queues them, but it writes an answer before it queues it, so an
+//! event may overtake an answer that does not know of it. As long as no event is lost that is settled easily: what an
+//! event speaks of, it knows better than the answer. After a loss it may not: it speaks of one route, or one next hop, and
+//! of nothing that came or went beside it. Then its prefix is the kernel's until the next read.
 
 use super::{Entry, Fib, Known};
 use crate::apply::routes::event::{Event, NeighbourKey, RouteId};
 use crate::apply::routes::prefix::Prefix;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,9 +35,9 @@ impl Part {
 /// A sync that is under way.
 #[derive(Default)]
 pub(super) struct Sync {
-    /// Parts of which an answer has come.
-    arrived: BTreeSet<Part>,
-    /// What events spoke of since then.
+    /// No notification was lost since the last one.
+    trusted: bool,
+    /// What events spoke of meanwhile.
     links: BTreeSet<u32>,
     neighbours: BTreeSet<NeighbourKey>,
     objects: BTreeSet<u32>,
@@ -49,24 +51,23 @@ pub(super) struct Sync {
 }
 
 impl Sync {
-    /// An event speaks of this.
-    pub(super) fn touch(&mut self, event: &Event) {
-        let has = |part| self.arrived.contains(&part);
+    /// An event speaks of this. Gives the prefix when it does not tell the whole story.
+    pub(super) fn touch(&mut self, event: &Event, uncertain: &BTreeMap<Prefix, u32>) -> Option<Prefix> {
         match event {
-            Event::Link(ifindex, _) | Event::LinkGone(ifindex) if has(Part::Links) => {
-                self.links.insert(*ifindex);
+            Event::Route { id, .. } | Event::RouteGone { id, .. }
+                if !self.trusted || uncertain.contains_key(&id.prefix) =>
+            {
+                return Some(id.prefix);
             }
-            Event::Neighbour(key, _) | Event::NeighbourGone(key) if has(Part::Neighbours) => {
-                self.neighbours.insert(*key);
-            }
-            Event::Object(id, _) | Event::ObjectGone(id) if has(Part::Objects) => {
-                self.objects.insert(*id);
-            }
-            Event::Route { id, .. } | Event::RouteGone { id, .. } if has(Part::Routes) => {
-                self.routes.insert(*id);
-            }
-            _ => {}
+            // The read is at least as young as what waited in the socket.
+            _ if !self.trusted => {}
+            Event::Link(ifindex, _) | Event::LinkGone(ifindex) => drop(self.links.insert(*ifindex)),
+            Event::Neighbour(key, _) | Event::NeighbourGone(key) => drop(self.neighbours.insert(*key)),
+            Event::Object(id, _) | Event::ObjectGone(id) => drop(self.objects.insert(*id)),
+            Event::Route { id, .. } | Event::RouteGone { id, .. } => drop(self.routes.insert(*id)),
+            Event::RulesChanged => {}
         }
+        None
     }
 
     /// The read says so; `false`: an event knows better.
@@ -85,16 +86,16 @@ impl Sync {
 }
 
 impl Fib {
-    /// A sync begins.
-    pub fn begin_sync(&mut self) {
-        self.sync = Some(Sync::default());
+    /// A sync begins. It is trusted when no notification was lost since the last one.
+    pub fn begin_sync(&mut self, trusted: bool) {
+        self.generation = self.generation.wrapping_add(1);
+        self.sync = Some(Sync { trusted, ..Sync::default() });
     }
 
-    /// The first answer about a part is here.
-    pub fn part_arrives(&mut self, part: Part) {
-        let Some(sync) = &mut self.sync else { return };
-        if sync.arrived.insert(part) && part == Part::Routes {
-            self.generation = self.generation.wrapping_add(1);
+    /// Notifications were lost.
+    pub fn distrust(&mut self) {
+        if let Some(sync) = &mut self.sync {
+            sync.trusted = false;
         }
     }
 
@@ -144,16 +145,19 @@ impl Fib {
         let generation = self.generation;
         let mut differing = std::mem::take(&mut sync.differing);
         let lost = |known: &Known| known.seen != generation && !sync.routes.contains(&known.id);
-        let unseen: Vec<Prefix> = self
+        let unseen: Vec<(Prefix, BTreeSet<RouteId>)> = self
             .entries
             .iter()
-            .filter(|(_, entry): &(_, &Entry)| entry.routes.iter().any(lost))
-            .map(|(prefix, _)| *prefix)
+            .filter(|(_, entry)| entry.routes.iter().any(lost))
+            .map(|(prefix, entry)| (*prefix, self.hiding(entry)))
+            .filter(|(prefix, hiding)| {
+                self.entries[prefix].routes.iter().any(|known| lost(known) && !is_hidden(known, hiding))
+            })
             .collect();
-        for prefix in unseen {
+        for (prefix, hiding) in unseen {
             differing.insert(prefix);
             if complete {
-                self.retain(prefix, |known| !lost(known));
+                self.retain(prefix, |known| !lost(known) || is_hidden(known, &hiding));
             } else {
                 self.doubt(prefix);
             }
@@ -170,6 +174,13 @@ impl Fib {
         }
         self.hops.want_all();
         differing
+    }
+
+    /// Routes that may hide others from a read: from the first next hop of a route the kernel jumps to the last, past
+    /// whatever else of the same metric is in its list between them (rt6_dump_route and its caller, Linux 6.18).
+    fn hiding(&self, entry: &Entry) -> BTreeSet<RouteId> {
+        let found = entry.routes.iter().filter(|known| known.seen == self.generation);
+        found.filter(|known| self.has_several_hops(known.path)).map(|known| known.id).collect()
     }
 
     /// Takes away interfaces, neighbours and next hop objects that were neither found nor spoken of.
@@ -193,4 +204,8 @@ impl Fib {
             }
         }
     }
+}
+
+fn is_hidden(known: &Known, hiding: &BTreeSet<RouteId>) -> bool {
+    !known.joins && hiding.contains(&known.id)
 }
