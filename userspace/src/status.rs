@@ -3,6 +3,9 @@
 
 use crate::apply::bird::BirdStatus;
 use crate::apply::fastpath::{TcHook, XdpHook};
+pub use crate::apply::routes::{
+    Forwarder, NextHopDetail, RouteDetail, RoutesReport, RoutesState, RoutesStatus,
+};
 use crate::plan::Conflict;
 use crate::resource::Problem;
 use crate::source::Snapshot;
@@ -27,6 +30,12 @@ pub struct Status {
     pub endpoints: Vec<EndpointStatus>,
     /// TAPs that forward nothing because no endpoint has them.
     pub blocked: Vec<String>,
+    /// The interfaces towards other hosts.
+    #[serde(default)]
+    pub uplinks: Vec<UplinkStatus>,
+    /// Routes to other hosts; absent without a fast path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routes: Option<RoutesStatus>,
     /// What is wrong with the resources.
     pub problems: Vec<Problem>,
     /// BIRD; absent when the configuration has no section for it.
@@ -203,6 +212,18 @@ pub struct AttachedDetail {
     pub router_expires_in: Option<u64>,
 }
 
+/// One uplink in [`Status`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UplinkStatus {
+    /// The interface.
+    pub interface: String,
+    /// What is attached to it.
+    pub hooks: Hooks,
+    /// Why a hook is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
 /// Answer to `detach`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Detached {
@@ -247,6 +268,12 @@ mod tests {
                 router_expires_in: None,
             }],
             blocked: vec![],
+            uplinks: vec![UplinkStatus {
+                interface: "eth0".into(),
+                hooks: Hooks { xdp: XdpHook::Off, tc: TcHook::Tcx },
+                reason: None,
+            }],
+            routes: Some(RoutesStatus { mirrored: 2, kernel: 1, next_hops: 1, ..RoutesStatus::default() }),
             problems: vec![],
             bird: None,
             drift: 0,
@@ -261,6 +288,11 @@ mod tests {
             serde_json::json!({
                 "node": "compute-1", "version": "0.1.0", "ready": true, "drift": 0,
                 "fast_path": {"state": "on"}, "blocked": [], "problems": [], "faults": [],
+                "uplinks": [{"interface": "eth0", "hooks": {"xdp": "off", "tc": "tcx"}}],
+                "routes": {
+                    "state": "starting", "mirrored": 2, "kernel": 1, "next_hops": 1,
+                    "overflows": 0, "audits": 0, "drift": 0,
+                },
                 "endpoints": [{
                     "name": "web1", "interface": "tap1", "state": "up",
                     "hooks": {"xdp": "native", "tc": "tcx"},

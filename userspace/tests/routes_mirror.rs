@@ -307,7 +307,7 @@ fn next_hop_objects_are_followed() {
                     let mut found: Vec<_> =
                         route.next_hops.iter().map(|hop| (hop.interface.as_str(), hop.weight)).collect();
                     found.sort_unstable();
-                    (found == wanted && (route.state == Forwarder::Fast) == !wanted.is_empty()).then_some(())
+                    (found == wanted && (route.state == Forwarder::Fast) != wanted.is_empty()).then_some(())
                 });
             };
             run("ip", &["nexthop", "add", "id", "1", "via", "fe80::1", "dev", "up0"]);

@@ -7,6 +7,7 @@ mod detach;
 mod endpoints;
 mod load;
 mod print;
+mod routes;
 mod run;
 mod status;
 
@@ -47,6 +48,11 @@ enum Verb {
     },
     /// Show who the endpoints are: addresses, MACs, leases
     Endpoints {
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Show the routes to other hosts, and who forwards by them: the fast path or the kernel
+    Routes {
         #[command(flatten)]
         format: Format,
     },
@@ -100,6 +106,7 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Answer> {
         Verb::Check { format } => check::run(config(), *format),
         Verb::Status { format } => status::run(&config()?, *format),
         Verb::Endpoints { format } => endpoints::run(&config()?, *format),
+        Verb::Routes { format } => routes::run(&config()?, *format),
         Verb::Detach { format } => detach::run(&config()?, *format),
         Verb::Load { interface } => load::run(interface).map(|()| Answer::Yes),
     }

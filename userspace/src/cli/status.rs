@@ -52,6 +52,13 @@ fn render(status: &Status) -> String {
             line(&format!("{}: dropped ", endpoint.name), &reasons);
         }
     }
+    for uplink in &status.uplinks {
+        let reason = uplink.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+        line("uplink ", &format!("{} {}/{}{reason}", uplink.interface, uplink.hooks.xdp, uplink.hooks.tc));
+    }
+    if let Some(routes) = &status.routes {
+        line("routes: ", &super::routes::summary(routes));
+    }
     if let Some(bird) = &status.bird {
         line("\n", &peers(bird));
         for complaint in bird.complaints() {
@@ -167,6 +174,8 @@ mod tests {
                 },
                 router_expires_in: Some(8_999),
             }],
+            uplinks: vec![],
+            routes: None,
             blocked: vec!["tap9".into()],
             problems: vec![problem],
             bird: None,

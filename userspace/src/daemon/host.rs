@@ -8,6 +8,7 @@ use super::adopt;
 use super::bird::Routing;
 use super::ledger::{Failure, Ledger, Role, Step};
 use super::report::{self, Evidence};
+use super::uplinks::Uplinks;
 use crate::apply::fastpath::{self, FastPath, FastPathError, HookReport, TcHook, XdpHook};
 use crate::apply::kernel::{Kernel, KernelError};
 use crate::cause::in_one_line;
@@ -38,6 +39,7 @@ pub struct Host {
     host_fault: Option<String>,
     fast_path: Result<FastPath, FastPathStatus>,
     routing: Routing,
+    uplinks: Uplinks,
     endpoints: watch::Sender<Endpoints>,
     published: Instant,
     /// The resource directory could be read once. Before that nobody knows whose a TAP is, and nothing is touched.
@@ -54,6 +56,7 @@ impl Host {
             kernel: Kernel::open(&config.tap_prefix)?,
             fast_path: adopt::fast_path(&config).await,
             routing: Routing::open(&config),
+            uplinks: Uplinks::new(),
             config,
             facts,
             snapshot: Snapshot::default(),
@@ -68,6 +71,7 @@ impl Host {
         };
         host.prepare().await;
         host.see_resources(snapshot);
+        host.follow_routes();
         Ok(host)
     }
 
@@ -81,6 +85,19 @@ impl Host {
         self.facts = facts;
         self.ledger.touch(touched);
         self.replan();
+        self.apply_uplinks();
+    }
+
+    /// The interfaces that routes to other hosts use, as that changes.
+    pub fn used_interfaces(&self) -> watch::Receiver<BTreeSet<u32>> {
+        self.uplinks.used()
+    }
+
+    /// Brings the uplinks up to date.
+    pub fn apply_uplinks(&mut self) {
+        if let Ok(fast_path) = &mut self.fast_path {
+            self.uplinks.apply(&self.config, &self.facts, fast_path);
+        }
     }
 
     /// The resources changed.
@@ -176,6 +193,7 @@ impl Host {
             Err(status) if status.state == FastPathState::Unavailable => match adopt::open(&self.config) {
                 Ok(fast_path) => {
                     self.fast_path = Ok(fast_path);
+                    self.follow_routes();
                     let taps = self.ledger.attached().map(|(ifindex, _)| ifindex).collect();
                     self.ledger.touch(&taps);
                 }
@@ -183,15 +201,35 @@ impl Host {
             },
             Ok(_) | Err(_) => {}
         }
+        self.apply_uplinks();
         self.ledger.audit();
     }
 
-    /// Answers a control client, at once or as soon as BIRD has said its part.
+    /// Sends a control client all routes, as soon as they are collected.
+    fn tell_routes(&self, client: oneshot::Sender<Reply>) {
+        let report = self.uplinks.report();
+        tokio::spawn(async move {
+            let reply = match report {
+                Ok(report) => match report.await {
+                    Ok(routes) => reply(&routes),
+                    Err(_) => Reply::Error("routes are not followed any more; restart the daemon".to_owned()),
+                },
+                Err(reason) => Reply::Error(reason),
+            };
+            send(client, reply);
+        });
+    }
+
+    /// Answers a control client, at once, or as soon as BIRD has said its part or all routes are collected.
     pub fn answer(&mut self, verb: Verb, client: oneshot::Sender<Reply>, server: &Server) {
         let reply = match verb {
             Verb::Status => {
                 let status = self.routing.complete(self.status(server));
                 tokio::spawn(async move { send(client, reply(&status.await)) });
+                return;
+            }
+            Verb::Routes => {
+                self.tell_routes(client);
                 return;
             }
             Verb::Endpoints => reply(&self.details(server)),
@@ -285,7 +323,16 @@ impl Host {
         if faults.is_empty() { Ok(changed) } else { Err(faults.join("; ").into()) }
     }
 
+    /// There is a fast path, so routes to other hosts are mirrored into its maps.
+    fn follow_routes(&mut self) {
+        if let Ok(fast_path) = &mut self.fast_path {
+            self.uplinks.start(&self.config, fast_path);
+            self.uplinks.apply(&self.config, &self.facts, fast_path);
+        }
+    }
+
     fn detach(&mut self) -> Result<Detached, FastPathError> {
+        self.uplinks.stop();
         let detached = FastPathStatus {
             state: FastPathState::Detached,
             reason: Some("taken off by `serval detach`; restart the daemon to put it back".to_owned()),
@@ -340,6 +387,7 @@ impl Host {
         };
         let on = self.fast_path.is_ok();
         let conflicts = [&self.plan.conflicts, self.routing.conflicts()].concat();
+        let routes = self.uplinks.routes();
         Status {
             node: self.config.node.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -355,7 +403,9 @@ impl Host {
             blocked: self.plan.blocked.values().map(ToString::to_string).collect(),
             problems: status::problems(&self.snapshot, &conflicts),
             bird: None,
-            drift: self.drift,
+            uplinks: self.uplinks.status(),
+            drift: self.drift + routes.as_ref().map_or(0, |routes| routes.drift),
+            routes,
         }
     }
 

@@ -12,6 +12,7 @@ mod ledger;
 mod lock;
 mod notify;
 mod report;
+mod uplinks;
 
 pub use lock::RunLock;
 
@@ -47,6 +48,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut resources = source::Watch::resume(&config.resources.directory, &run_directory.join(LAST_GOOD));
     let mut host = Host::open(config, links.facts().clone(), resources.snapshot().clone()).await?;
     let server = Server::start(host.endpoints(), server_duid);
+    let mut used = host.used_interfaces();
     let (calls, mut called) = mpsc::channel(8);
     let serving = tokio::spawn(control::serve(listener, calls));
     let mut audit = tokio::time::interval_at(tokio::time::Instant::now() + AUDIT, AUDIT);
@@ -72,6 +74,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
                 host.see_links(links.facts().clone(), &touched);
             }
             () = resources.changed() => host.see_resources(resources.snapshot().clone()),
+            Ok(()) = used.changed() => host.apply_uplinks(),
             Some((verb, client)) = called.recv() => host.answer(verb, client, &server),
             () = tokio::time::sleep_until(wake.unwrap_or_else(Instant::now).into()), if !busy && wake.is_some() => {}
             _ = audit.tick(), if !busy => host.audit().await,

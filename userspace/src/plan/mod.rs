@@ -7,8 +7,10 @@ pub mod bird;
 mod claims;
 mod host;
 mod network;
+mod uplinks;
 
 pub use host::{HostFacts, LinkFacts};
+pub use uplinks::{Uplink, uplinks};
 
 use crate::resource::{
     EndpointName, HostAddress, InterfaceName, MacAddress, ResourceId, Resources, Severity, WorkloadEndpoint,

@@ -40,6 +40,8 @@ pub enum Verb {
     Status,
     /// Who the endpoints are.
     Endpoints,
+    /// The routes to other hosts.
+    Routes,
     /// Take the fast path off.
     Detach,
 }

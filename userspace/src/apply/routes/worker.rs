@@ -394,6 +394,12 @@ impl Worker {
     }
 
     fn tell(&mut self) {
+        let status = self.status();
+        let starting = status.state == RoutesState::Starting;
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+        if starting {
+            return;
+        }
         if let Some(interfaces) = self.fib.hops_mut().take_interfaces() {
             self.interfaces.send_if_modified(|told| {
                 let news = *told != interfaces;
@@ -401,8 +407,6 @@ impl Worker {
                 news
             });
         }
-        let status = self.status();
-        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
     }
 
     fn status(&self) -> RoutesStatus {

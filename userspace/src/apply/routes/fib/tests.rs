@@ -94,7 +94,9 @@ impl Mirror {
         let changes = self.fib.flush();
         self.maps.groups.extend(changes.groups.set.iter().copied());
         self.maps.routes.extend(changes.set.iter().copied());
-        changes.gone.iter().for_each(|prefix| drop(self.maps.routes.remove(prefix).expect("was written")));
+        for prefix in &changes.gone {
+            self.maps.routes.remove(prefix).expect("was written");
+        }
         for number in &changes.groups.gone {
             self.maps.groups.remove(number).expect("was written");
         }
@@ -147,7 +149,9 @@ fn a_vm_that_moves_away_is_reached_in_either_order_of_events() {
         mirror.apply(new(local().0, local().1));
         mirror.apply(new(id("::/0", 1024), via(&[hop(2, B)])));
         mirror.goes_to("2001:db8::1", &[]);
-        order.map(|event| mirror.apply(event));
+        for event in order {
+            mirror.apply(event);
+        }
         mirror.goes_to("2001:db8::1", &[(1, 1)]);
     }
 }
@@ -573,24 +577,30 @@ fn never_lies(mirror: &Mirror, kernel: &Kernel) {
     }
 }
 
-/// The maps are as those of a mirror that has only ever seen the present state; groups compared by what they say.
+/// The maps are as those of a mirror that has only ever seen the present state; groups compared by what they say. But a
+/// prefix with several routes of the same metric may be the kernel's longer than it has them, see `Fib::hiding`.
 fn is_exact(mirror: &Mirror, kernel: &Kernel) {
+    never_lies(mirror, kernel);
+    let several = |view: &RouteView| view.hops == Err(Why::Alternatives);
+    let several: BTreeSet<Prefix> = mirror.fib.views().filter(several).map(|view| view.prefix).collect();
     let fresh = started(&kernel.state());
     let content = |mirror: &Mirror| -> BTreeMap<Prefix, (u32, Option<NextHopGroup>)> {
+        let routes = mirror.maps.routes.iter().filter(|(prefix, _)| !several.contains(prefix));
         let resolve = |route: &abi::Route| (route.mtu, mirror.maps.groups.get(&route.group).copied());
-        mirror.maps.routes.iter().map(|(prefix, route)| (*prefix, resolve(route))).collect()
+        routes.map(|(prefix, route)| (*prefix, resolve(route))).collect()
     };
     assert!(content(mirror) == content(&fresh), "{kernel:#?}");
     for destination in DESTINATIONS.map(address) {
-        let expected = kernel.forward(destination).filter(|hops| !hops.is_empty()).map(|mut hops| {
+        let host = Prefix::new(destination, 128).unwrap();
+        if [host].into_iter().chain(host.covering()).any(|prefix| several.contains(&prefix)) {
+            continue;
+        }
+        let sorted = |mut hops: Vec<(u32, [u8; 6])>| {
             hops.sort_unstable();
             hops
-        });
-        let mut found = mirror.forward(destination);
-        if let Some(hops) = &mut found {
-            hops.sort_unstable();
-        }
-        assert_eq!(found, expected, "{destination}: {kernel:#?}");
+        };
+        let expected = kernel.forward(destination).filter(|hops| !hops.is_empty()).map(sorted);
+        assert_eq!(mirror.forward(destination).map(sorted), expected, "{destination}: {kernel:#?}");
     }
 }
 
