@@ -8,6 +8,7 @@
 
 pub mod cases;
 pub mod cloud;
+pub mod fabric;
 pub mod foreign;
 pub mod frame;
 pub mod guest;

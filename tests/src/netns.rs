@@ -17,6 +17,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::net::Ipv6Addr;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::panic::resume_unwind;
@@ -57,6 +58,11 @@ impl Namespace {
     /// Its name for `ip netns`.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// A path to it that works in any mount namespace, as `ip link … netns PATH` takes it.
+    pub fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.handles.network.as_raw_fd())
     }
 
     /// Runs `work` on a thread inside the namespace.
@@ -129,10 +135,18 @@ impl Namespace {
 
     /// IPv6 packets that the kernel itself has forwarded, bypassed by BPF that redirects (`Ip6OutForwDatagrams`).
     pub fn kernel_forwarded(&self) -> Result<u64> {
+        self.ipv6_counter("Ip6OutForwDatagrams")
+    }
+
+    /// A counter of the kernel's IPv6, by its name in `/proc/net/snmp6`.
+    pub fn ipv6_counter(&self, name: &str) -> Result<u64> {
         self.enter(|| {
             let counters = fs::read_to_string("/proc/thread-self/net/snmp6")?;
-            let line = counters.lines().find_map(|line| line.strip_prefix("Ip6OutForwDatagrams"));
-            line.context("no Ip6OutForwDatagrams")?.trim().parse().context("Ip6OutForwDatagrams is no number")
+            let line = counters.lines().find_map(|line| line.strip_prefix(name));
+            line.with_context(|| format!("no {name}"))?
+                .trim()
+                .parse()
+                .with_context(|| format!("{name} is no number"))
         })
     }
 

@@ -98,6 +98,13 @@ impl KernelGuest {
         })
     }
 
+    /// Unplugs the guest and plugs it into another host, as the end of a live migration.
+    pub fn move_to(&mut self, host: &Arc<Namespace>) -> Result<()> {
+        self.unplug()?;
+        self.host = Arc::clone(host);
+        self.plug()
+    }
+
     /// Brings the guest's `eth0` up: from here on it asks for its router.
     pub fn boot(&self) -> Result<()> {
         self.namespace.ip("link set eth0 up").map(drop)

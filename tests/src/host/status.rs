@@ -32,6 +32,11 @@ impl Status {
         self.0["endpoints"].as_array().into_iter().flatten().cloned().map(EndpointStatus).collect()
     }
 
+    /// How many of the kernel's prefixes the fast path forwards by.
+    pub fn mirrored(&self) -> u64 {
+        self.0.pointer("/routes/mirrored").and_then(Value::as_u64).unwrap_or_default()
+    }
+
     /// What is wrong with the resources, as text.
     pub fn problems(&self) -> Vec<String> {
         self.0["problems"].as_array().into_iter().flatten().map(Value::to_string).collect()
@@ -67,6 +72,16 @@ impl EndpointStatus {
     /// A counter by its name in the contract.
     pub fn counter(&self, name: &str) -> Result<u64> {
         self.0["counters"][name].as_u64().with_context(|| format!("status has no counter {name}: {}", self.0))
+    }
+
+    /// Frames from the VM that the fast path forwarded.
+    pub fn forwarded(&self) -> Result<u64> {
+        Ok(self.counter("forwarded_xdp")? + self.counter("forwarded_tc")?)
+    }
+
+    /// Frames to the VM that the fast path delivered.
+    pub fn delivered(&self) -> Result<u64> {
+        Ok(self.counter("delivered_xdp")? + self.counter("delivered_tc")?)
     }
 
     /// Frames dropped for all reasons.
