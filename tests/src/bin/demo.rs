@@ -1,11 +1,12 @@
-//! `serval-demo`: VMs on one host boot into working IPv6 and talk to each other through the fast path, watched. Touches
-//! namespaces of its own only, and takes them away again.
+//! `serval-demo`: VMs on two hosts boot into working IPv6 and talk to each other and to the world through the fast path,
+//! watched. Touches namespaces of its own only, and takes them away again.
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use comfy_table::{CellAlignment, Table, TableComponent, presets};
 use nix::sys::signal::{SigSet, Signal};
-use serval_tests::cloud::{self, address, endpoint, mac, name, plugged, tap};
+use serval_tests::cloud::{address, endpoint, mac, name, plugged, tap};
+use serval_tests::fabric::{Fabric, WORLD};
 use serval_tests::guest::{self, KernelGuest};
 use serval_tests::host::{EndpointStatus, Host};
 use serval_tests::leftovers;
@@ -21,13 +22,16 @@ use std::time::{Duration, Instant};
 /// How long a guest may take to boot, and anything in the VM, which is emulated.
 const PATIENCE: Duration = Duration::from_secs(90);
 
+/// How many hosts there are.
+const HOSTS: u8 = 2;
+
 /// Echo requests between each pair.
 const PINGS: u32 = 5;
 
 /// Seconds of bulk TCP.
 const BULK: u32 = 3;
 
-/// Shows VMs on one host: how they get route and address, reach each other, and what carries their packets.
+/// Shows VMs on two hosts: how they get route and address, reach each other and the world, and what carries packets.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask demo --", version)]
 struct Arguments {
@@ -72,23 +76,31 @@ fn tell(arguments: &Arguments) -> Result<()> {
         bail!(reason);
     }
     let vm = if arguments.no_vm { "" } else { ", and a VM in QEMU" };
-    println!("Serval on one host: two guests with a kernel stack of their own behind virtio-net TAPs{vm}.\n");
-
-    let mut host = Host::new("demo")?;
-    host.keep_quiet();
-    host.put("subnet.yaml", cloud::subnet().document())?;
-    for number in 1..=3 - u8::from(arguments.no_vm) {
-        host.put_endpoint(&endpoint(number))?;
-    }
-    let ready = host.start()?;
-    say(
-        "host",
-        format!("namespace {}: `serval run` is ready after {} ms", host.namespace.name(), ready.as_millis()),
+    println!(
+        "Serval on two hosts: on each a guest with a kernel stack of its own behind a virtio-net TAP{vm}.\n\
+         A router joins them to each other and to the world.\n"
     );
 
-    let first = boot(&host, 1, "dhclient", guest::dhclient)?;
-    let second = boot(&host, 2, "dhcpcd", guest::dhcpcd)?;
-    let mut vm = if arguments.no_vm { None } else { Some(boot_vm(&host)?) };
+    let mut fabric = Fabric::new("demo", HOSTS)?;
+    for number in 1..=3 - u8::from(arguments.no_vm) {
+        fabric.host(host_of(number)).put_endpoint(&endpoint(number))?;
+        fabric.route(address(number), host_of(number))?;
+    }
+    for number in 1..=HOSTS {
+        fabric.take_redirects(number)?;
+        let host = fabric.host_mut(number);
+        host.keep_quiet();
+        let ready = host.start()?;
+        let namespace = host.namespace.name();
+        say(
+            &host_name(number),
+            format!("namespace {namespace}: `serval run` is ready after {} ms", ready.as_millis()),
+        );
+    }
+
+    let first = boot(fabric.host(1), 1, "dhclient", guest::dhclient)?;
+    let second = boot(fabric.host(2), 2, "dhcpcd", guest::dhcpcd)?;
+    let mut vm = if arguments.no_vm { None } else { Some(boot_vm(fabric.host(host_of(3)))?) };
 
     println!();
     let guests = [&first.guest, &second.guest];
@@ -96,6 +108,12 @@ fn tell(arguments: &Arguments) -> Result<()> {
         let guest = guests[usize::from(from - 1)];
         let ping = traffic::ping(&guest.namespace, address(to), PINGS, Duration::from_millis(100))?;
         pinged(&name(from), &name(to), ping)?;
+    }
+    for (number, guest) in [(1, guests[0]), (2, guests[1])] {
+        let ping = traffic::ping(&guest.namespace, WORLD, PINGS, Duration::from_millis(100))?;
+        pinged(&name(number), "world", ping)?;
+        let ping = traffic::ping(&fabric.world, address(number), PINGS, Duration::from_millis(100))?;
+        pinged("world", &name(number), ping)?;
     }
     if let Some(vm) = &mut vm {
         for (number, guest) in [(1, guests[0]), (2, guests[1])] {
@@ -114,22 +132,35 @@ fn tell(arguments: &Arguments) -> Result<()> {
     println!(
         "\nWhich packets went by XDP, by TC and by the kernel, as `serval status --json` counts them:\n"
     );
-    let endpoints = host.status()?.endpoints();
+    let mut endpoints = Vec::new();
+    for number in 1..=HOSTS {
+        let status = fabric.host(number).status()?;
+        endpoints.extend(status.endpoints().into_iter().map(|endpoint| (number, endpoint)));
+    }
     println!("{}", table(&endpoints)?);
     verdict(&endpoints)?;
     println!(
         "\nEchoes carry whole checksums and go by XDP. TCP leaves checksums and segments to the device, so XDP hands it to \
-         TC,\nwhere offloads stay intact. Neighbours and routers are answered in BPF. What is left to the kernel is \
-         DHCPv6,\nwhich the daemon answers, and multicast listener reports."
+         TC,\nwhere offloads stay intact; what other hosts send comes by TC, too, after GRO. Neighbours and routers are \
+         answered in\nBPF. What is left to the kernel is DHCPv6, which the daemon answers, and multicast listener reports."
     );
     if arguments.hold {
         println!(
             "\nLook around with `ip netns exec {} ...`; Enter takes everything away.",
-            host.namespace.name()
+            fabric.host(1).namespace.name()
         );
         stdin().read_line(&mut String::new())?;
     }
     Ok(())
+}
+
+/// The host that VM `number` is on.
+fn host_of(number: u8) -> u8 {
+    (number - 1) % HOSTS + 1
+}
+
+fn host_name(number: u8) -> String {
+    format!("host{number}")
 }
 
 /// A guest and the client that keeps its address.
@@ -198,7 +229,7 @@ fn bulk(from: &KernelGuest, to: &KernelGuest) -> Result<()> {
     Ok(())
 }
 
-fn table(endpoints: &[EndpointStatus]) -> Result<String> {
+fn table(endpoints: &[(u8, EndpointStatus)]) -> Result<String> {
     let columns = [
         ("from VM\nXDP", "forwarded_xdp"),
         ("\nTC", "forwarded_tc"),
@@ -215,27 +246,29 @@ fn table(endpoints: &[EndpointStatus]) -> Result<String> {
     table.set_style(TableComponent::HeaderLines, '─');
     table.set_style(TableComponent::MiddleHeaderIntersections, '─');
     let titles = columns.iter().map(|(title, _)| *title);
-    table.set_header(["\nendpoint", "\nhooks"].into_iter().chain(titles).chain(["\ndropped"]));
-    for endpoint in endpoints {
-        let mut row = vec![endpoint.name().to_owned(), format!("{} + {}", endpoint.xdp(), endpoint.tc())];
+    table.set_header(["\nhost", "\nendpoint", "\nhooks"].into_iter().chain(titles).chain(["\ndropped"]));
+    for (host, endpoint) in endpoints {
+        let hooks = format!("{} + {}", endpoint.xdp(), endpoint.tc());
+        let mut row = vec![host_name(*host), endpoint.name().to_owned(), hooks];
         for (_, counter) in columns {
             row.push(endpoint.counter(counter)?.to_string());
         }
         row.push(endpoint.dropped().to_string());
         table.add_row(row);
     }
-    for column in table.column_iter_mut().skip(2) {
+    for column in table.column_iter_mut().skip(3) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     Ok(table.trim_fmt())
 }
 
 /// The counters must say that the fast path did the work.
-fn verdict(endpoints: &[EndpointStatus]) -> Result<()> {
-    for endpoint in endpoints {
+fn verdict(endpoints: &[(u8, EndpointStatus)]) -> Result<()> {
+    for (_, endpoint) in endpoints {
         let name = endpoint.name();
         ensure!(endpoint.state() == "up", "{name} is {}: {}", endpoint.state(), endpoint.reason());
         ensure!(endpoint.counter("forwarded_xdp")? > 0, "XDP forwarded nothing of {name}");
+        ensure!(endpoint.delivered()? > 0, "the fast path delivered nothing to {name}");
         ensure!(endpoint.counter("answered_rs")? > 0, "BPF answered no router solicitation of {name}");
         ensure!(
             endpoint.dropped() == 0,
@@ -243,7 +276,8 @@ fn verdict(endpoints: &[EndpointStatus]) -> Result<()> {
             endpoint.0["counters"]["dropped"]
         );
     }
-    ensure!(endpoints[0].counter("forwarded_tc")? > 0, "TC forwarded nothing of {}", endpoints[0].name());
+    let (_, first) = &endpoints[0];
+    ensure!(first.counter("forwarded_tc")? > 0, "TC forwarded nothing of {}", first.name());
     Ok(())
 }
 
