@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use aya::Ebpf;
 use dataplane_ebpf::abi::Counter;
 use serval::apply::fastpath::{FastPath, HookReport, Settings, TcMode, XdpHook};
+use serval::config::UplinkMode;
 use serval::plan::{Attached, NetworkSettings};
 use serval::resource::{HostAddress, MacAddress};
 use serval_tests::frame::{GATEWAY_MAC, Mac, mac_text};
@@ -125,8 +126,14 @@ impl Path {
 }
 
 fn serval(host: &Namespace, ifindex: [u32; 2], xdp: bool) -> Result<Works> {
-    let settings =
-        Settings { pin: PathBuf::from("/sys/fs/bpf/serval"), max_endpoints: 1024, tc: TcMode::Auto, xdp };
+    let settings = Settings {
+        pin: PathBuf::from("/sys/fs/bpf/serval"),
+        max_endpoints: 1024,
+        tc: TcMode::Auto,
+        xdp,
+        max_routes: 1024,
+        uplink: UplinkMode::Off,
+    };
     let attach = || {
         let mut fastpath = FastPath::open(&settings)?;
         for (end, ifindex) in ENDS.iter().zip(ifindex) {
