@@ -2,7 +2,7 @@
 
 use super::rig::{Host, hosts, node, nodes, peer};
 use anyhow::{Result, ensure};
-use serval::apply::bird::{Applied, BirdState};
+use serval::apply::bird::{Applied, BirdState, PeerStatus};
 use serval_tests::require_rig;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -89,28 +89,60 @@ fn a_password_file_that_others_may_read_costs_its_session_only() -> Result<()> {
     Ok(())
 }
 
+/// Hosts `n1` and, if there are two, `n2` as reflectors of one cluster, and `n3` and `n4` as their clients.
+fn reflected(reflectors: u16) -> String {
+    let reflector = |number| {
+        node(number, ", routeReflectorClusterID: 192.0.2.250").replace("labels: {", "labels: { rr: '',")
+    };
+    (1..=reflectors).map(reflector).collect::<String>()
+        + &node(3, "")
+        + &node(4, "")
+        + "---\napiVersion: projectcalico.org/v3\nkind: BGPConfiguration\nmetadata: { name: default }\nspec: { nodeToNodeMeshEnabled: false }\n"
+        + "---\napiVersion: projectcalico.org/v3\nkind: BGPPeer\nmetadata: { name: rr }\nspec: { nodeSelector: all(), peerSelector: has(rr) }\n"
+}
+
 #[test]
 fn a_reflector_joins_its_clients() -> Result<()> {
     require_rig!();
-    let (_link, [mut reflector, mut n2, mut n3]) = hosts()?;
-    let resources = node(1, ", routeReflectorClusterID: 192.0.2.250")
-        + &node(2, "")
-        + &node(3, "")
-        + "---\napiVersion: projectcalico.org/v3\nkind: BGPConfiguration\nmetadata: { name: default }\nspec: { nodeToNodeMeshEnabled: false }\n"
-        + "---\napiVersion: projectcalico.org/v3\nkind: BGPPeer\nmetadata: { name: rr }\nspec: { nodeSelector: all(), peerSelector: name == 'n1' }\n";
+    let (_link, [mut reflector, _n2, mut n3, mut n4]) = hosts()?;
+    let resources = reflected(1);
     reflector.plug("tap0", "2001:db8::1")?;
-    n2.plug("tap0", "2001:db8::2")?;
     n3.plug("tap0", "2001:db8::3")?;
-    for host in [&mut reflector, &mut n2, &mut n3] {
+    n4.plug("tap0", "2001:db8::4")?;
+    for host in [&mut reflector, &mut n3, &mut n4] {
         host.bring("[bird]", &resources)?;
     }
-    ensure!(n2.status()?.peers.len() == 1);
-    reflector.wait_peers(&["rr/n2", "rr/n3"])?;
+    ensure!(n3.status()?.peers.len() == 1);
+    reflector.wait_peers(&["rr/n3", "rr/n4"])?;
     // Straight to the other client, not through the reflector.
-    let (route, _) = n2.wait_route("2001:db8::3", true)?;
-    ensure!(route.contains("via fd00::3 dev up0"), "{route}");
-    n3.wait_route("2001:db8::2", true)?;
-    n3.wait_route("2001:db8::1", true)?;
+    let (route, _) = n3.wait_route("2001:db8::4", true)?;
+    ensure!(route.contains("via fd00::4 dev up0"), "{route}");
+    n4.wait_route("2001:db8::3", true)?;
+    n4.wait_route("2001:db8::1", true)?;
+    Ok(())
+}
+
+#[test]
+fn one_of_two_reflectors_may_go_away() -> Result<()> {
+    require_rig!();
+    let (_link, [mut n1, mut n2, mut n3, mut n4]) = hosts()?;
+    let resources = reflected(2);
+    n3.plug("tap0", "2001:db8::3")?;
+    for host in [&mut n1, &mut n2, &mut n3, &mut n4] {
+        host.bring("[bird]", &resources)?;
+    }
+    n1.wait_peers(&["rr/n2", "rr/n3", "rr/n4"])?;
+    n2.wait_peers(&["rr/n1", "rr/n3", "rr/n4"])?;
+    n4.wait_peers(&["rr/n1", "rr/n2"])?;
+    n4.wait_route("2001:db8::3", true)?;
+    ensure!(n1.retire()?);
+    n4.wait("one reflector less", |status| !peer(status, "rr/n1").is_some_and(PeerStatus::is_established))?;
+    ensure!(n4.bird_route("2001:db8::3")?.contains("via fd00::3"), "{:?}", n4.bird_routes()?);
+    // What comes later comes through the other one.
+    n3.plug("tap1", "2001:db8::33")?;
+    n4.wait_route("2001:db8::33", true)?;
+    n3.unroute("2001:db8::3")?;
+    n4.wait_route("2001:db8::3", false)?;
     Ok(())
 }
 

@@ -40,6 +40,26 @@ fn a_configuration_that_bird_refuses_changes_nothing() -> Result<()> {
 }
 
 #[test]
+fn a_crash_while_the_wanted_configuration_is_bad_brings_back_the_last_good_one() -> Result<()> {
+    require_rig!();
+    let (_link, [mut n1, mut n2]) = hosts()?;
+    n1.plug("tap0", "2001:db8::1")?;
+    n1.bring("[bird]", &nodes(2))?;
+    n2.bring("[bird]", &nodes(2))?;
+    n2.wait_route("2001:db8::1", true)?;
+    fs::write(n1.directory.path().join("extra"), "nonsense;\n")?;
+    let refused = n1.apply("[bird]\nextra = '$DIR/extra'", &nodes(2))?;
+    ensure!(matches!(refused, Err(BirdError::Refused { .. })), "{refused:?}");
+    let monitor = monitor(&n2)?;
+    n1.crash()?;
+    n1.wait("a new BIRD", |status| status.restarts == 1 && status.state == BirdState::Up)?;
+    n1.wait_peers(&["n2"])?;
+    ensure!(n1.status()?.reason.is_some_and(|reason| reason.contains("refuses")), "{:?}", n1.status()?);
+    ensure!(deletions(&monitor).is_empty(), "{:?}", monitor.log());
+    Ok(())
+}
+
+#[test]
 fn without_any_good_configuration_bird_is_not_started() -> Result<()> {
     require_rig!();
     let (_link, [mut n1]) = hosts()?;
