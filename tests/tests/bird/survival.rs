@@ -24,7 +24,7 @@ fn a_configuration_that_bird_refuses_changes_nothing() -> Result<()> {
     let status = n1.status()?;
     ensure!(status.reason.as_ref().is_some_and(|reason| reason.contains(&line)), "{status:?}");
     ensure!((status.state, n1.pid()?) == (BirdState::Up, pid));
-    let since = |status| peer(status, "n2").map(|peer| (peer.is_established(), peer.since.clone()));
+    let since = |status: &_| peer(status, "n2").map(|peer| (peer.is_established(), peer.since.clone()));
     ensure!(since(&status) == since(&before), "{status:?}");
 
     fs::write(&extra, "protocol static { ipv6; route 2001:db8:77::/48 unreachable; }\n")?;
@@ -36,6 +36,10 @@ fn a_configuration_that_bird_refuses_changes_nothing() -> Result<()> {
     fs::write(&extra, "# nothing any more\n")?;
     ensure!(n1.bring(config, &nodes(2))? == Applied::Loaded);
     n1.wait_route("2001:db8:77::/48", false)?;
+    // None of this has touched the session: neither what is the same, nor filters that are not.
+    n1.bring("[bird]\naggregates = [{ prefix = '2001:db8:a::/64' }]", &nodes(2))?;
+    n2.wait_route("2001:db8:a::/64", true)?;
+    ensure!(since(&n1.status()?) == since(&before), "{:?}", n1.status()?);
     Ok(())
 }
 

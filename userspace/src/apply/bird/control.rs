@@ -37,7 +37,7 @@ pub enum ControlError {
     #[error("the connection to BIRD broke: {0}")]
     Broken(#[source] io::Error),
     /// It is there, and says nothing.
-    #[error("BIRD has not answered within {} s; is it stopped, or out of CPU?", PATIENCE.as_secs())]
+    #[error("BIRD does not answer: it has too much to do, or has been stopped")]
     Silent,
     /// What listens is no BIRD.
     #[error("what listens there does not speak as BIRD does: {0}")]

@@ -40,7 +40,9 @@ pub enum BirdState {
     Up,
     /// It runs, and has not heard from all neighbours since it was started; the kernel's routes are those of before.
     Recovering,
-    /// It does not answer.
+    /// It runs, and has too much to do to answer: for seconds, after a restart with many routes.
+    Busy,
+    /// It does not run.
     Down,
 }
 

@@ -5,8 +5,8 @@ use super::control::{Connection, ControlError};
 use super::error::BirdError;
 use super::files::{Files, group_of};
 use super::program::{Program, dialect};
-use super::status::{BirdState, BirdStatus, PeerStatus};
-use super::{Applied, Mode, Seen, Settings, inputs, load, retire};
+use super::report::Report;
+use super::{Applied, Mode, Settings, inputs, load, retire};
 use crate::cause::in_one_line;
 use crate::plan::bird::{BirdPlan, Inputs, render};
 use std::path::PathBuf;
@@ -39,15 +39,6 @@ const LOOK: Duration = Duration::from_millis(10);
 pub(super) struct Request {
     pub plan: Box<BirdPlan>,
     pub answer: oneshot::Sender<Result<Applied, BirdError>>,
-}
-
-/// What the one who looks after BIRD knows.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Report {
-    error: Option<String>,
-    problems: Vec<String>,
-    plan: Option<Box<BirdPlan>>,
-    restarts: u64,
 }
 
 pub(super) struct Supervisor {
@@ -299,50 +290,4 @@ async fn ended(link: &mut Option<Connection>) {
 /// A word that no configuration has had before.
 fn new_revision() -> String {
     format!("{:016x}", fastrand::u64(..))
-}
-
-impl Report {
-    /// Joins what is known with what BIRD says.
-    pub fn status(&self, seen: Result<Seen, ControlError>) -> BirdStatus {
-        let (seen, unseen) = match seen {
-            Ok(seen) => (Some(seen), None),
-            Err(error) => (None, Some(in_one_line(&error))),
-        };
-        let state = match &seen {
-            Some(seen) if seen.daemon.recovering => BirdState::Recovering,
-            Some(_) => BirdState::Up,
-            None => BirdState::Down,
-        };
-        BirdStatus {
-            state,
-            reason: self.error.clone().or(unseen),
-            problems: self.problems.clone(),
-            version: seen.as_ref().map(|seen| seen.version.clone()),
-            router_id: seen.as_ref().and_then(|seen| seen.daemon.router_id.clone()),
-            since: seen.as_ref().and_then(|seen| seen.daemon.started.clone()),
-            restarts: self.restarts,
-            peers: self.peers(seen.as_ref()),
-        }
-    }
-
-    /// The sessions of the plan, and those that BIRD has besides.
-    fn peers(&self, seen: Option<&Seen>) -> Vec<PeerStatus> {
-        let protocols = seen.map(|seen| seen.protocols.as_slice()).unwrap_or_default();
-        let sessions = self.plan.as_ref().map(|plan| plan.sessions.as_slice()).unwrap_or_default();
-        let planned = sessions.iter().map(|session| {
-            let protocol = protocols.iter().find(|protocol| protocol.name == session.protocol);
-            PeerStatus {
-                name: session.name.clone(),
-                address: Some(session.neighbour),
-                as_number: Some(session.remote_as.get()),
-                ..protocol.map_or_else(PeerStatus::absent, PeerStatus::of)
-            }
-        });
-        let others = protocols.iter().filter(|protocol| {
-            protocol.bgp.is_some() && sessions.iter().all(|session| session.protocol != protocol.name)
-        });
-        let mut peers: Vec<PeerStatus> = planned.chain(others.map(PeerStatus::of)).collect();
-        peers.sort_by(|a, b| a.name.cmp(&b.name));
-        peers
-    }
 }

@@ -56,6 +56,10 @@ pub const REVISION_MARK: &str = "serval revision ";
 /// How often BIRD looks at everything, in seconds. It hears of changes as they happen; this finds what it missed.
 const SCAN: u16 = 20;
 
+/// Room for the kernel's news in bytes, which is used when there are many at once. What does not fit is only found by the
+/// next scan: also that a VM has come.
+const NETLINK_BUFFER: u32 = 64 << 20;
+
 /// Renders a plan as `revision`, which is a word.
 pub fn render(plan: &BirdPlan, inputs: &Inputs, dialect: Dialect, revision: &str) -> String {
     let mut out = Lines::default();
@@ -129,6 +133,9 @@ fn kernel(out: &mut Lines, plan: &BirdPlan, dialect: Dialect) {
     }
     if plan.max_paths > 1 {
         out.line(format_args!("merge paths on limit {};", plan.max_paths));
+    }
+    if dialect == Dialect::Bird2 {
+        out.line(format_args!("netlink rx buffer {NETLINK_BUFFER};"));
     }
     // Without it BIRD 2 ignores the metric that the filter gives.
     out.line("metric 0;");

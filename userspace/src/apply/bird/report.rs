@@ -1,0 +1,154 @@
+//! What is known of BIRD, joined with what it says itself: pure.
+
+use super::Seen;
+use super::control::ControlError;
+use super::status::{BirdState, BirdStatus, PeerStatus};
+use crate::cause::in_one_line;
+use crate::plan::bird::BirdPlan;
+
+/// What the one who looks after BIRD knows.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Report {
+    pub error: Option<String>,
+    pub problems: Vec<String>,
+    pub plan: Option<Box<BirdPlan>>,
+    pub restarts: u64,
+}
+
+impl Report {
+    /// Joins what is known with what BIRD says.
+    pub fn status(&self, seen: Result<Seen, ControlError>) -> BirdStatus {
+        let state = match &seen {
+            Ok(seen) if seen.daemon.recovering => BirdState::Recovering,
+            Ok(_) => BirdState::Up,
+            Err(ControlError::Silent) => BirdState::Busy,
+            Err(_) => BirdState::Down,
+        };
+        let (seen, unseen) = match seen {
+            Ok(seen) => (Some(seen), None),
+            Err(error) => (None, Some(in_one_line(&error))),
+        };
+        BirdStatus {
+            state,
+            reason: self.error.clone().or(unseen),
+            problems: self.problems.clone(),
+            version: seen.as_ref().map(|seen| seen.version.clone()),
+            router_id: seen.as_ref().and_then(|seen| seen.daemon.router_id.clone()),
+            since: seen.as_ref().and_then(|seen| seen.daemon.started.clone()),
+            restarts: self.restarts,
+            peers: self.peers(seen.as_ref()),
+        }
+    }
+
+    /// The sessions of the plan, and those that BIRD has besides.
+    fn peers(&self, seen: Option<&Seen>) -> Vec<PeerStatus> {
+        let protocols = seen.map(|seen| seen.protocols.as_slice()).unwrap_or_default();
+        let sessions = self.plan.as_ref().map(|plan| plan.sessions.as_slice()).unwrap_or_default();
+        let planned = sessions.iter().map(|session| {
+            let protocol = protocols.iter().find(|protocol| protocol.name == session.protocol);
+            PeerStatus {
+                name: session.name.clone(),
+                address: Some(session.neighbour),
+                as_number: Some(session.remote_as.get()),
+                ..protocol.map_or_else(PeerStatus::absent, PeerStatus::of)
+            }
+        });
+        let others = protocols.iter().filter(|protocol| {
+            protocol.bgp.is_some() && sessions.iter().all(|session| session.protocol != protocol.name)
+        });
+        let mut peers: Vec<PeerStatus> = planned.chain(others.map(PeerStatus::of)).collect();
+        peers.sort_by(|a, b| a.name.cmp(&b.name));
+        peers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::{Daemon, Protocol, Session};
+    use super::*;
+    use crate::config::Config;
+    use crate::plan::bird::{Host, plan};
+    use crate::resource::Resources;
+    use std::path::{Path, PathBuf};
+
+    fn report() -> Report {
+        let text = b"[bird]\npeers = [{ name = 'b', address = 'fd00::2' }, { name = 'a', address = 'fd00::1', as = 65000 }]";
+        let config = Config::parse(Path::new("f"), text).unwrap().bird.unwrap();
+        let plan = plan(&config, Host { node: "n", tap_prefix: "tap" }, &Resources::default());
+        Report { plan: Some(Box::new(plan)), ..Report::default() }
+    }
+
+    fn protocol(name: &str, state: &str, last_error: Option<&str>) -> Protocol {
+        let bgp = Session {
+            state: state.to_owned(),
+            last_error: last_error.map(str::to_owned),
+            ..Session::default()
+        };
+        Protocol {
+            name: name.to_owned(),
+            kind: "BGP".to_owned(),
+            bgp: Some(bgp),
+            imported: 7,
+            ..Protocol::default()
+        }
+    }
+
+    fn seen(protocols: Vec<Protocol>, recovering: bool) -> Result<Seen, ControlError> {
+        let daemon = Daemon { recovering, ..Daemon::default() };
+        Ok(Seen { version: "2.0.12".to_owned(), daemon, protocols })
+    }
+
+    #[test]
+    fn sessions_are_those_of_the_plan_and_what_bird_has_besides() {
+        let protocols = vec![
+            protocol("peer_a", "Established", Some("an old one")),
+            protocol("operators", "Active", Some("Socket: Connection refused")),
+        ];
+        let status = report().status(seen(protocols, false));
+        let show = |peer: &PeerStatus| {
+            (peer.name.clone(), peer.state.clone(), peer.as_number, peer.imported, peer.reason.clone())
+        };
+        assert_eq!(
+            status.peers.iter().map(show).collect::<Vec<_>>(),
+            [
+                ("a".to_owned(), "established".to_owned(), Some(65_000), 7, None),
+                ("b".to_owned(), "absent".to_owned(), Some(64_512), 0, None),
+                (
+                    "operators".to_owned(),
+                    "active".to_owned(),
+                    None,
+                    7,
+                    Some("Socket: Connection refused".to_owned())
+                ),
+            ]
+        );
+        assert_eq!((status.state, status.complaints()), (BirdState::Up, Vec::new()));
+    }
+
+    #[test]
+    fn a_bird_that_is_silent_is_not_one_that_is_gone() {
+        let absent = ControlError::Connect {
+            socket: PathBuf::from("/s"),
+            source: std::io::ErrorKind::NotFound.into(),
+        };
+        for (seen, expected) in [
+            (seen(Vec::new(), true), BirdState::Recovering),
+            (Err(ControlError::Silent), BirdState::Busy),
+            (Err(absent), BirdState::Down),
+        ] {
+            assert_eq!(report().status(seen).state, expected);
+        }
+    }
+
+    #[test]
+    fn what_failed_counts_more_than_what_is_seen() {
+        let report =
+            Report { error: Some("refused".to_owned()), problems: vec!["odd".to_owned()], ..report() };
+        let status = report.status(Err(ControlError::Silent));
+        assert_eq!(status.reason.as_deref(), Some("refused"));
+        assert_eq!(status.complaints(), ["BIRD: refused", "BIRD: odd"]);
+        let json = serde_json::to_string(&status).unwrap();
+        assert_eq!(serde_json::from_str::<BirdStatus>(&json).unwrap(), status);
+        assert!(json.contains("\"state\":\"busy\""), "{json}");
+    }
+}
