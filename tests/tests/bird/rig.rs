@@ -7,9 +7,9 @@ use serval::plan::bird::{self, BirdPlan};
 use serval::resource::Resources;
 use serval::source;
 use serval_tests::netns::Namespace;
-use serval_tests::process;
+use serval_tests::process::{self, Running};
 use serval_tests::tap::{Options, Tap};
-use serval_tests::wait::timed;
+use serval_tests::wait::{eventually, timed};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -204,6 +204,19 @@ impl Host {
         Ok(all)
     }
 
+    /// Hears every change of IPv6 routes.
+    pub fn monitor(&self) -> Result<Running> {
+        let mut command = self.namespace.command("ip");
+        command.args(["-6", "monitor", "route"]);
+        let monitor = Running::start(format!("ip monitor of {}", self.node), command)?;
+        eventually("the monitor hears", PATIENCE, || {
+            self.namespace.ip("-6 route add blackhole 3fff::/64")?;
+            self.namespace.ip("-6 route del blackhole 3fff::/64")?;
+            Ok(monitor.log().iter().any(|line| line.contains("3fff::")).then_some(()))
+        })?;
+        Ok(monitor)
+    }
+
     pub fn socket(&self) -> PathBuf {
         self.directory.path().join("bird/bird.ctl")
     }
@@ -244,6 +257,12 @@ impl Drop for Host {
             eprintln!("cannot end BIRD of {}: {error:#}", self.node);
         }
     }
+}
+
+/// The deletions of routes to VMs among what a monitor has heard.
+pub fn deletions(monitor: &Running) -> Vec<String> {
+    let log = monitor.log();
+    log.into_iter().filter(|line| line.starts_with("Deleted 2001:db8:")).collect()
 }
 
 /// The status of one session.

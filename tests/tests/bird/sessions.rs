@@ -1,6 +1,6 @@
 //! Sessions: the mesh of shared resources, passwords, reflectors, BFD.
 
-use super::rig::{Host, hosts, node, nodes, peer};
+use super::rig::{Host, deletions, hosts, node, nodes, peer};
 use anyhow::{Result, ensure};
 use serval::apply::bird::{Applied, BirdState, PeerStatus};
 use serval_tests::require_rig;
@@ -133,11 +133,15 @@ fn one_of_two_reflectors_may_go_away() -> Result<()> {
     }
     n1.wait_peers(&["rr/n2", "rr/n3", "rr/n4"])?;
     n2.wait_peers(&["rr/n1", "rr/n3", "rr/n4"])?;
-    n4.wait_peers(&["rr/n1", "rr/n2"])?;
+    n4.wait("the same from both", |status| {
+        ["rr/n1", "rr/n2"].iter().all(|name| peer(status, name).is_some_and(|peer| peer.imported == 1))
+    })?;
     n4.wait_route("2001:db8::3", true)?;
+    let monitor = n4.monitor()?;
     ensure!(n1.retire()?);
     n4.wait("one reflector less", |status| !peer(status, "rr/n1").is_some_and(PeerStatus::is_established))?;
     ensure!(n4.bird_route("2001:db8::3")?.contains("via fd00::3"), "{:?}", n4.bird_routes()?);
+    ensure!(deletions(&monitor).is_empty(), "{:?}", monitor.log());
     // What comes later comes through the other one.
     n3.plug("tap1", "2001:db8::33")?;
     n4.wait_route("2001:db8::33", true)?;

@@ -1,9 +1,8 @@
 //! What may not change: routes while BIRD or the daemon restarts, the configuration when a new one is bad.
 
-use super::rig::{Host, hosts, nodes, peer};
+use super::rig::{PATIENCE, deletions, hosts, nodes, peer};
 use anyhow::{Result, bail, ensure};
 use serval::apply::bird::{Applied, BirdError, BirdState};
-use serval_tests::process::Running;
 use serval_tests::require_rig;
 use std::fs;
 
@@ -54,7 +53,7 @@ fn a_crash_while_the_wanted_configuration_is_bad_brings_back_the_last_good_one()
     fs::write(n1.directory.path().join("extra"), "nonsense;\n")?;
     let refused = n1.apply("[bird]\nextra = '$DIR/extra'", &nodes(2))?;
     ensure!(matches!(refused, Err(BirdError::Refused { .. })), "{refused:?}");
-    let monitor = monitor(&n2)?;
+    let monitor = n2.monitor()?;
     n1.crash()?;
     n1.wait("a new BIRD", |status| status.restarts == 1 && status.state == BirdState::Up)?;
     n1.wait_peers(&["n2"])?;
@@ -78,19 +77,6 @@ fn without_any_good_configuration_bird_is_not_started() -> Result<()> {
     Ok(())
 }
 
-/// Hears every change of IPv6 routes of a host.
-fn monitor(host: &Host) -> Result<Running> {
-    let mut command = host.namespace.command("ip");
-    command.args(["-6", "monitor", "route"]);
-    Running::start(format!("ip monitor of {}", host.node), command)
-}
-
-/// The deletions of routes to VMs among what was heard.
-fn deletions(monitor: &Running) -> Vec<String> {
-    let log = monitor.log();
-    log.into_iter().filter(|line| line.starts_with("Deleted 2001:db8:")).collect()
-}
-
 #[test]
 fn a_crash_costs_no_route_at_either_end() -> Result<()> {
     require_rig!();
@@ -98,13 +84,13 @@ fn a_crash_costs_no_route_at_either_end() -> Result<()> {
     n1.plug("tap0", "2001:db8::1")?;
     n2.plug("tap0", "2001:db8::2")?;
     let config =
-        "[bird]\nmesh.bfd = 'graceful'\nbfd.interval = 100\naggregates = [{ prefix = '2001:db8:a::/64' }]";
+        "[bird]\nmesh.bfd = 'graceful'\nbfd.interval = 500\naggregates = [{ prefix = '2001:db8:a::/64' }]";
     n1.bring(config, &nodes(2))?;
-    n2.bring("[bird]\nmesh.bfd = 'graceful'\nbfd.interval = 100", &nodes(2))?;
+    n2.bring("[bird]\nmesh.bfd = 'graceful'\nbfd.interval = 500", &nodes(2))?;
     n1.wait_route("2001:db8::2", true)?;
     n2.wait_route("2001:db8::1", true)?;
     n2.wait_route("2001:db8:a::/64", true)?;
-    let monitors = [monitor(&n1)?, monitor(&n2)?];
+    let monitors = [n1.monitor()?, n2.monitor()?];
     let before = n1.pid()?;
 
     n1.crash()?;
@@ -124,6 +110,24 @@ fn a_crash_costs_no_route_at_either_end() -> Result<()> {
 }
 
 #[test]
+fn without_graceful_restart_a_crash_takes_the_routes_away_for_a_while() -> Result<()> {
+    require_rig!();
+    let (_link, [mut n1, mut n2]) = hosts()?;
+    n1.plug("tap0", "2001:db8::1")?;
+    let config = "[bird]\ngraceful_restart.enabled = false";
+    n1.bring(config, &nodes(2))?;
+    n2.bring(config, &nodes(2))?;
+    n2.wait_route("2001:db8::1", true)?;
+    let monitor = n2.monitor()?;
+    n1.crash()?;
+    // Else the tests that want no deletion could not fail.
+    monitor.wait_line(PATIENCE, |line| line.starts_with("Deleted 2001:db8::1 "))?;
+    n1.wait_peers(&["n2"])?;
+    n2.wait_route("2001:db8::1", true)?;
+    Ok(())
+}
+
+#[test]
 fn a_daemon_that_returns_takes_bird_over_as_it_is() -> Result<()> {
     require_rig!();
     let (_link, [mut n1, mut n2]) = hosts()?;
@@ -133,7 +137,7 @@ fn a_daemon_that_returns_takes_bird_over_as_it_is() -> Result<()> {
     n1.wait_peers(&["n2"])?;
     n2.wait_route("2001:db8::1", true)?;
     let (pid, before) = (n1.pid()?, n1.status()?);
-    let monitor = monitor(&n2)?;
+    let monitor = n2.monitor()?;
 
     n1.leave()?;
     ensure!(n1.birdc("show status")?.contains("up and running"));

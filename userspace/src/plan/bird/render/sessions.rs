@@ -8,7 +8,7 @@ use crate::resource::NextHop;
 
 /// Seconds before a connection is tried, so that one that comes in is taken first; BIRD's own 5 s cost time after a
 /// restart, when forwarding lives on what neighbours remember.
-const CONNECT_DELAY: u8 = 1;
+const CONNECT_DELAY: u32 = 1;
 /// Seconds between two attempts; BIRD's own 120 s are for a neighbour that is out of order, not for one that boots.
 const CONNECT_RETRY: u8 = 5;
 /// Least and most seconds that a session rests after an error.
@@ -92,9 +92,21 @@ fn timers(out: &mut Lines, plan: &BirdPlan, session: &Session) {
         None => out.line("graceful restart off;"),
     }
     let (least, most) = ERROR_WAIT;
-    out.line(format_args!("connect delay time {CONNECT_DELAY};"));
+    out.line(format_args!("connect delay time {};", connect_delay(plan, session)));
     out.line(format_args!("connect retry time {CONNECT_RETRY};"));
     out.line(format_args!("error wait time {least}, {most};"));
     out.line(format_args!("hold time {};", session.hold));
     out.line(format_args!("keepalive time {};", (session.hold / 3).max(1)));
+}
+
+/// When BFD is to leave routes alone while a neighbour restarts, it must have noticed the silence before the session is
+/// back: if it notices later it ends that one, and the next one is no restart any more, whose routes would stay.
+fn connect_delay(plan: &BirdPlan, session: &Session) -> u32 {
+    match session.bfd {
+        Bfd::Graceful => {
+            let milliseconds = u32::from(plan.bfd.interval) * u32::from(plan.bfd.multiplier);
+            CONNECT_DELAY + milliseconds.div_ceil(1000)
+        }
+        Bfd::Off | Bfd::On => CONNECT_DELAY,
+    }
 }

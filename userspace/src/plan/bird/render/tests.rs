@@ -144,6 +144,21 @@ fn bfd_beyond_our_links_needs_an_address() {
 }
 
 #[test]
+fn a_session_waits_until_bfd_has_noticed_that_it_ended() {
+    let of = |bfd: &str| {
+        let config = format!(
+            "[bird]\naddress = 'fd00::2'\nbfd.interval = 700\npeers = [{{ name = 'a', address = 'fd00::1', bfd = {bfd} }}]"
+        );
+        let text = text(&config);
+        let delay = text.lines().find_map(|line| line.trim().strip_prefix("connect delay time "));
+        delay.map(str::to_owned)
+    };
+    assert_eq!(of("false").as_deref(), Some("1;"));
+    assert_eq!(of("true").as_deref(), Some("1;"));
+    assert_eq!(of("'graceful'").as_deref(), Some("4;"), "three times 700 ms have passed for certain");
+}
+
+#[test]
 fn the_extra_file_comes_last_with_a_sign_of_its_state() {
     let plan = planned("[bird]\nextra = '/etc/extra.conf'");
     let missing = render(&plan, &Inputs::default(), Dialect::Bird2, "r1");
