@@ -254,7 +254,8 @@ impl Fib {
             (true, [at], _) | (true, [], [at]) => (Some(*at), true),
             (true, _, all) => (None, all.is_empty()),
             // The kernel tells all next hops of a route when some are added to it.
-            (false, [at], _) if route.joins => (Some(*at), true),
+            // It tells one MTU, though each may have its own.
+            (false, [at], _) if route.joins => (Some(*at), entry.routes[*at].mtu == route.mtu),
             (false, _, all) if route.joins => (None, all.is_empty()),
             (false, kin, _) => (kin.iter().copied().find(|at| is_equal(&entry.routes[*at])), true),
         };
@@ -267,7 +268,7 @@ impl Fib {
             None => self.push(id, path, &route),
         }
         if !certain {
-            // Which of several was replaced, the kernel does not tell.
+            // The kernel does not tell all.
             self.doubt(id.prefix);
         }
         self.dirty.insert(id.prefix);
@@ -316,9 +317,8 @@ impl Fib {
         if hops.is_empty() {
             return self.remove_at(prefix, position);
         }
-        if hops.len() == 1 {
-            self.doubt(prefix);
-        }
+        // What they hid comes out, and the MTU may have been that of the one that is gone.
+        self.doubt(prefix);
         let left = self.store(&Path::Hops(hops));
         let known = self.entries.get_mut(&prefix).and_then(|entry| entry.routes.get_mut(position));
         if let Some(known) = known {
