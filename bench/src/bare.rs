@@ -1,5 +1,6 @@
 //! The programs of `dataplane-ebpf/src/bare`: loaded and attached in the network namespace of the calling thread.
 
+use crate::destinations::{Destinations, FACTOR};
 use anyhow::{Context, Result};
 use aya::maps::{DevMap, ProgramArray};
 use aya::programs::{ProgramFd, ProgramInfo, SchedClassifier, TcAttachType, Xdp, XdpMode};
@@ -39,12 +40,21 @@ pub fn attach_tc(interface: &str, egress: Egress) -> Result<Ebpf> {
     Ok(object)
 }
 
-/// Loads the source of `frame`s, which hands them to `next`, or to the kernel when there is none.
-pub fn load_source(frame: &[u8; FRAME_LEN], next: Option<&ProgramFd>) -> Result<Ebpf> {
+/// Loads the source of `frame`s, sent to `destinations` in turn if there are any. It hands them to `next`, or to the
+/// kernel when there is none.
+pub fn load_source(
+    frame: &[u8; FRAME_LEN],
+    destinations: Option<Destinations>,
+    next: Option<&ProgramFd>,
+) -> Result<Ebpf> {
     // The object keeps it in whole words.
     let mut whole = frame.to_vec();
     whole.resize(FRAME_LEN.next_multiple_of(8), 0);
-    let mut object = load(&[("FRAME", &whole)])?;
+    let count = destinations.map_or(0, |destinations| destinations.count);
+    let numbers =
+        [("DESTINATIONS", count), ("FACTOR", FACTOR)].map(|(name, value)| (name, value.to_ne_bytes()));
+    let [count, factor] = numbers.each_ref().map(|(name, bytes)| (*name, bytes.as_slice()));
+    let mut object = load(&[("FRAME", &whole), count, factor])?;
     program::<Xdp>(&mut object, "source")?.load()?;
     if let Some(next) = next {
         let map = object.map_mut("NEXT").context("no map NEXT")?;

@@ -2,15 +2,20 @@
 //! namespace and TAPs of its own, so nothing is attached or taken off between rounds.
 
 use crate::bare::{self, Egress};
+use crate::destinations::{Destinations, next_hop_address, next_hop_mac};
+use crate::measure::Between;
 use crate::report::KERNEL;
+use crate::rounds::{Arm, Work};
 use anyhow::{Context, Result, ensure};
 use aya::Ebpf;
-use dataplane_ebpf::abi::Counter;
-use serval::apply::fastpath::{FastPath, HookReport, Settings, TcMode, XdpHook};
-use serval::config::UplinkMode;
+use dataplane_ebpf::abi::{
+    Counter, MAX_NEXT_HOPS, Mac, NextHop, NextHopGroup, Route, Uplink, next_hop_flags,
+};
+use serval::apply::fastpath::{FastPath, HookReport, RouteMaps, Settings, TcMode, XdpHook};
+use serval::config::{LimitsConfig, UplinkMode};
 use serval::plan::{Attached, NetworkSettings};
 use serval::resource::{HostAddress, MacAddress};
-use serval_tests::frame::{GATEWAY_MAC, Mac, mac_text};
+use serval_tests::frame::{self, GATEWAY_MAC, mac_text};
 use serval_tests::netns::Namespace;
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
@@ -22,7 +27,7 @@ pub struct End {
     /// The TAP on the host.
     pub tap: &'static str,
     /// MAC of the VM behind it.
-    pub mac: Mac,
+    pub mac: frame::Mac,
     /// Address of that VM.
     pub address: Ipv6Addr,
 }
@@ -72,6 +77,51 @@ impl Carrier {
     }
 }
 
+/// Who takes part, each with the arm that nothing on its hook can beat.
+#[derive(Clone, Copy)]
+pub struct Contest(pub &'static [(Carrier, Option<Carrier>)]);
+
+/// With frames that XDP can finish.
+pub const SMALL: Contest = Contest(&[
+    (Carrier::Serval, Some(Carrier::BareXdp)),
+    (Carrier::BareXdp, None),
+    (Carrier::ServalTc, Some(Carrier::BareTc)),
+    (Carrier::BareTc, None),
+    (Carrier::Kernel, None),
+]);
+
+/// With frames that XDP has to leave to TC.
+pub const LARGE: Contest = Contest(&[
+    (Carrier::Serval, Some(Carrier::BareTc)),
+    (Carrier::ServalTc, Some(Carrier::BareTc)),
+    (Carrier::BareTc, None),
+    (Carrier::Kernel, None),
+]);
+
+impl Contest {
+    /// An arm for each, with the work that `make` gives it.
+    pub fn arms(self, mut make: impl FnMut(Carrier) -> Result<Box<dyn Work>>) -> Result<Vec<Arm>> {
+        let arm = |(carrier, limit): &(Carrier, Option<Carrier>)| {
+            Ok(Arm {
+                name: carrier.name().to_owned(),
+                limit: limit.map(|limit| limit.name().to_owned()),
+                kernel: KERNEL.to_owned(),
+                work: make(*carrier)?,
+            })
+        };
+        self.0.iter().map(arm).collect()
+    }
+}
+
+/// What is behind the second TAP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Far {
+    /// A VM.
+    Endpoint,
+    /// Other hosts, and routes to these destinations.
+    Uplink(Destinations),
+}
+
 /// Which of a carrier's hooks must do the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
@@ -89,6 +139,7 @@ pub struct Path {
     pub ifindex: [u32; 2],
     /// What works.
     pub carrier: Carrier,
+    hook: Hook,
     works: Works,
 }
 
@@ -100,49 +151,91 @@ enum Works {
 }
 
 impl Path {
-    /// Puts `carrier` between the TAPs, which are there and up.
-    pub fn new(host: &Arc<Namespace>, carrier: Carrier) -> Result<Self> {
+    /// Puts `carrier` between the TAPs, which are there and up. Frames of the first TAP are up to `hook`.
+    pub fn new(host: &Arc<Namespace>, carrier: Carrier, far: Far, hook: Hook) -> Result<Self> {
         let [a, b] = ENDS.map(|end| host.ifindex(end.tap).and_then(|index| index.context(end.tap)));
         let ifindex = [a?, b?];
         let works = match carrier {
-            Carrier::Serval => serval(host, ifindex, true)?,
-            Carrier::ServalTc => serval(host, ifindex, false)?,
+            Carrier::Serval => serval(host, ifindex, true, far)?,
+            Carrier::ServalTc => serval(host, ifindex, false, far)?,
             Carrier::BareXdp => bare(host, ifindex, bare::attach_xdp)?,
             Carrier::BareTc => bare(host, ifindex, bare::attach_tc)?,
-            Carrier::Kernel => kernel(host)?,
+            Carrier::Kernel => kernel(host, far)?,
         };
-        Ok(Self { host: Arc::clone(host), ifindex, carrier, works })
+        Ok(Self { host: Arc::clone(host), ifindex, carrier, hook, works })
     }
+}
 
-    /// Frames from the first TAP that `hook` has sent on so far; `None`: nothing but the carrier could have.
-    pub fn sent_on(&self, hook: Hook) -> Result<Option<u64>> {
+impl Between for Path {
+    fn sent_on(&self) -> Result<Option<u64>> {
         let Works::Serval(fastpath) = &self.works else { return Ok(None) };
         let counters = fastpath.counters(self.ifindex[0])?.context("the endpoint has no counters")?;
-        Ok(Some(match (hook, self.carrier) {
+        Ok(Some(match (self.hook, self.carrier) {
             (Hook::First, Carrier::Serval) => counters.get(Counter::ForwardedXdp),
             _ => counters.get(Counter::ForwardedTc),
         }))
     }
 }
 
-fn serval(host: &Namespace, ifindex: [u32; 2], xdp: bool) -> Result<Works> {
+fn serval(host: &Namespace, ifindex: [u32; 2], xdp: bool, far: Far) -> Result<Works> {
+    let limits = LimitsConfig::default();
     let settings = Settings {
         pin: PathBuf::from("/sys/fs/bpf/serval"),
-        max_endpoints: 1024,
+        max_endpoints: limits.endpoints,
         tc: TcMode::Auto,
         xdp,
-        max_routes: 1024,
+        max_routes: limits.routes,
         uplink: UplinkMode::Off,
     };
     let attach = || {
         let mut fastpath = FastPath::open(&settings)?;
-        for (end, ifindex) in ENDS.iter().zip(ifindex) {
+        let endpoints = match far {
+            Far::Endpoint => &ENDS[..],
+            Far::Uplink(_) => &ENDS[..1],
+        };
+        for (end, ifindex) in endpoints.iter().zip(ifindex) {
             let report: HookReport = fastpath.apply(&attached(end, ifindex)?, &[])?;
             ensure!(!xdp || report.xdp == XdpHook::Native, "no native XDP on {}: {report:?}", end.tap);
+        }
+        if let Far::Uplink(destinations) = far {
+            let mac = Mac::new(GATEWAY_MAC);
+            for outcome in fastpath.apply_uplinks(&[(ifindex[1], Uplink { mac })].into())?.into_values() {
+                outcome?;
+            }
+            let routes = fastpath.take_routes().context("the maps of routes are taken")?;
+            write_routes(&routes, destinations, ifindex[1])?;
         }
         Ok(Works::Serval(Box::new(fastpath)))
     };
     host.enter(attach)
+}
+
+/// Writes what the daemon writes when the kernel has these routes and knows their next hops.
+fn write_routes(maps: &RouteMaps, destinations: Destinations, ifindex: u32) -> Result<()> {
+    let group = |next_hop: u32| {
+        let hop = NextHop {
+            upper_bound: u32::MAX,
+            ifindex,
+            mtu: MTU,
+            flags: next_hop_flags::RESOLVED | next_hop_flags::XDP,
+            mac: Mac::new(next_hop_mac(next_hop)),
+            source_mac: Mac::new(GATEWAY_MAC),
+        };
+        let mut hops = [NextHop::default(); MAX_NEXT_HOPS];
+        hops[0] = hop;
+        (group_of(next_hop), NextHopGroup { count: 1, hops })
+    };
+    maps.set_groups(&(0..destinations.next_hops()).map(group).collect::<Vec<_>>())?;
+    let route = |number| {
+        let group = group_of(destinations.next_hop(number));
+        (destinations.route(number), Route { group, mtu: 0 })
+    };
+    Ok(maps.set_routes(&destinations.numbers().map(route).collect::<Vec<_>>())?)
+}
+
+/// The group of a next hop; 0 means none.
+const fn group_of(next_hop: u32) -> u32 {
+    next_hop + 1
 }
 
 fn bare(host: &Namespace, ifindex: [u32; 2], attach: fn(&str, Egress) -> Result<Ebpf>) -> Result<Works> {
@@ -155,12 +248,32 @@ fn bare(host: &Namespace, ifindex: [u32; 2], attach: fn(&str, Egress) -> Result<
     host.enter(attach)
 }
 
-fn kernel(host: &Namespace) -> Result<Works> {
+fn kernel(host: &Namespace, far: Far) -> Result<Works> {
     host.set_sysctl("net/ipv6/conf/all/forwarding", 1)?;
-    for End { tap, mac, address } in ENDS {
-        host.ip(&format!("route add {address}/128 dev {tap}"))?;
-        host.ip(&format!("neighbour add {address} lladdr {} dev {tap} nud permanent", mac_text(mac)))?;
+    let neighbour = |address, mac, tap| {
+        format!("neighbour add {address} lladdr {} dev {tap} nud permanent\n", mac_text(mac))
+    };
+    let mut batch = String::new();
+    match far {
+        Far::Endpoint => {
+            for End { tap, mac, address } in ENDS {
+                batch += &format!("route add {address}/128 dev {tap}\n");
+                batch += &neighbour(address, mac, tap);
+            }
+        }
+        Far::Uplink(destinations) => {
+            let tap = ENDS[1].tap;
+            for next_hop in 0..destinations.next_hops() {
+                batch += &neighbour(next_hop_address(next_hop), next_hop_mac(next_hop), tap);
+            }
+            for number in destinations.numbers() {
+                let (address, bits) = destinations.route(number);
+                let next_hop = next_hop_address(destinations.next_hop(number));
+                batch += &format!("route add {address}/{bits} via {next_hop} dev {tap}\n");
+            }
+        }
     }
+    host.ip_batch(&batch)?;
     Ok(Works::Kernel)
 }
 

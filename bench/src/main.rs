@@ -7,11 +7,13 @@
 //! | `statistics`, `report` | what rounds say, as JSON and as tables; pure |
 //! | `rounds` | arms take turns |
 //! | `carrier` | the arms: what carries frames from one TAP to another |
+//! | `destinations` | where frames go when there are many routes; pure |
 //! | `measure` | the benchmarks, one file each |
 
 mod bare;
 mod carrier;
 mod cpu;
+mod destinations;
 mod machine;
 mod measure;
 mod report;
@@ -59,16 +61,17 @@ fn run(arguments: &Arguments) -> Result<()> {
         bail!("this build carries no BPF programs; `cargo xtask bench` makes one that does");
     }
     let mut report =
-        Report { format: 1, machine: Machine::here(), quick: arguments.quick, benchmarks: Vec::new() };
+        Report { format: 2, machine: Machine::here(), quick: arguments.quick, benchmarks: Vec::new() };
     for benchmark in chosen {
-        let outcome = (benchmark.run)(arguments.quick).with_context(|| benchmark.name)?;
-        println!("{}", outcome.render());
-        for series in &outcome.arms {
-            if let Some(why) = &series.last_rejection {
-                println!("rejected: {}, {} times, lastly: {why}", series.arm, series.rejected);
+        for outcome in (benchmark.run)(arguments.quick).with_context(|| benchmark.name)? {
+            println!("{}", outcome.render());
+            for series in &outcome.arms {
+                if let Some(why) = &series.last_rejection {
+                    println!("rejected: {}, {} times, lastly: {why}", series.arm, series.rejected);
+                }
             }
+            report.benchmarks.push(outcome);
         }
-        report.benchmarks.push(outcome);
     }
     if arguments.quick {
         println!("These were quick rounds; leave --quick out for numbers to compare.");

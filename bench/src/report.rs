@@ -32,8 +32,8 @@ pub struct Metric {
 /// What one benchmark found.
 #[derive(Debug, Serialize)]
 pub struct Outcome {
-    /// Its name on the command line.
-    pub name: &'static str,
+    /// Its name: of the benchmark on the command line, and what part of it.
+    pub name: String,
     /// What it did.
     pub title: String,
     /// What was measured, in the order of the values.
@@ -46,9 +46,11 @@ pub struct Outcome {
 #[derive(Debug, Serialize)]
 pub struct Series {
     /// Its name.
-    pub arm: &'static str,
+    pub arm: String,
     /// Name of the arm that nothing on its hook can beat.
-    pub limit: Option<&'static str>,
+    pub limit: Option<String>,
+    /// Name of the arm that has the kernel do the same, without BPF programs.
+    pub kernel: String,
     /// A value for each metric; `None` for a round in which the arm did not prove its work.
     pub rounds: Vec<Option<Vec<f64>>>,
     /// Tries that were thrown away because the arm did not prove its work.
@@ -57,7 +59,7 @@ pub struct Series {
     pub last_rejection: Option<String>,
 }
 
-/// Name of the arm that all are compared with: the kernel without BPF programs.
+/// Name of the arm that others are compared with where there is only one: the kernel without BPF programs.
 pub const KERNEL: &str = "kernel";
 
 impl Series {
@@ -91,12 +93,12 @@ impl Outcome {
         table.load_preset(presets::ASCII_MARKDOWN);
         table.set_header(["", "of the limit", "times the kernel", &value, spread, "rounds", "rejected"]);
         for series in &self.arms {
-            let of_limit = series.limit.and_then(|limit| self.ratio(metric, series, limit));
-            let of_kernel = self.ratio(metric, series, KERNEL);
+            let of_limit = series.limit.as_ref().and_then(|limit| self.ratio(metric, series, limit));
+            let of_kernel = self.ratio(metric, series, &series.kernel);
             let values: Vec<f64> = series.values(metric).into_iter().flatten().collect();
             let summary = Summary::of(&values);
             table.add_row([
-                series.arm.to_owned(),
+                series.arm.clone(),
                 of_limit.map_or_else(String::new, ratio_text),
                 of_kernel.map_or_else(String::new, ratio_text),
                 summary.map_or_else(|| "-".to_owned(), |s| number_text(s.median)),
@@ -137,7 +139,8 @@ mod tests {
 
     fn series(arm: &'static str, limit: Option<&'static str>, values: &[Option<f64>]) -> Series {
         let rounds = values.iter().map(|value| value.map(|value| vec![value])).collect();
-        Series { arm, limit, rounds, rejected: 1, last_rejection: None }
+        let (arm, limit, kernel) = (arm.to_owned(), limit.map(str::to_owned), KERNEL.to_owned());
+        Series { arm, limit, kernel, rounds, rejected: 1, last_rejection: None }
     }
 
     fn outcome() -> Outcome {
@@ -146,7 +149,7 @@ mod tests {
             series("bare", None, &[Some(200.0), Some(225.0), Some(1.0)]),
             series(KERNEL, None, &[Some(1000.0), Some(1000.0), Some(1000.0)]),
         ];
-        Outcome { name: "packets", title: "a title".to_owned(), metrics: METRICS, arms }
+        Outcome { name: "packets".to_owned(), title: "a title".to_owned(), metrics: METRICS, arms }
     }
 
     /// The words of a line of a table, without what separates its columns.

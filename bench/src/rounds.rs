@@ -8,14 +8,20 @@ use indicatif::{ProgressBar, ProgressStyle};
 const TRIES: u32 = 3;
 
 /// One of several ways to do the same work.
-pub trait Arm {
+pub struct Arm {
     /// Its name.
-    fn name(&self) -> &'static str;
-
+    pub name: String,
     /// Name of the arm that nothing on its hook can beat.
-    fn limit(&self) -> Option<&'static str>;
+    pub limit: Option<String>,
+    /// Name of the arm that has the kernel do the same.
+    pub kernel: String,
+    /// The work.
+    pub work: Box<dyn Work>,
+}
 
-    /// Does the work once.
+/// Work that can be done again and again.
+pub trait Work {
+    /// Does it once.
     fn round(&mut self) -> Result<Measured>;
 }
 
@@ -29,18 +35,18 @@ pub enum Measured {
 }
 
 /// Lets every arm do `rounds` rounds, after one that does not count.
-pub fn interleave(name: &str, arms: &mut [Box<dyn Arm>], rounds: usize) -> Result<Vec<Series>> {
+pub fn interleave(name: &str, arms: &mut [Arm], rounds: usize) -> Result<Vec<Series>> {
     let bar = ProgressBar::new(((rounds + 1) * arms.len()) as u64).with_style(style());
     bar.set_prefix(name.to_owned());
-    let mut series: Vec<Series> = arms.iter().map(|arm| Series::new(arm.as_ref())).collect();
+    let mut series: Vec<Series> = arms.iter().map(Series::new).collect();
     for number in 0..=rounds {
         // Nobody is always the one after the slowest.
         for offset in 0..series.len() {
             let at = (number + offset) % series.len();
             let (arm, series) = (&mut arms[at], &mut series[at]);
-            bar.set_message(arm.name());
+            bar.set_message(arm.name.clone());
             let values =
-                try_round(arm.as_mut(), series).with_context(|| format!("{name}, {}", arm.name()))?;
+                try_round(arm.work.as_mut(), series).with_context(|| format!("{name}, {}", arm.name))?;
             if number > 0 {
                 series.rounds.push(values);
             }
@@ -51,9 +57,9 @@ pub fn interleave(name: &str, arms: &mut [Box<dyn Arm>], rounds: usize) -> Resul
     Ok(series)
 }
 
-fn try_round(arm: &mut dyn Arm, series: &mut Series) -> Result<Option<Vec<f64>>> {
+fn try_round(work: &mut dyn Work, series: &mut Series) -> Result<Option<Vec<f64>>> {
     for _ in 0..TRIES {
-        match arm.round()? {
+        match work.round()? {
             Measured::Proven(values) => return Ok(Some(values)),
             Measured::Rejected(why) => {
                 series.rejected += 1;
@@ -65,8 +71,15 @@ fn try_round(arm: &mut dyn Arm, series: &mut Series) -> Result<Option<Vec<f64>>>
 }
 
 impl Series {
-    fn new(arm: &dyn Arm) -> Self {
-        Self { arm: arm.name(), limit: arm.limit(), rounds: Vec::new(), rejected: 0, last_rejection: None }
+    fn new(arm: &Arm) -> Self {
+        Self {
+            arm: arm.name.clone(),
+            limit: arm.limit.clone(),
+            kernel: arm.kernel.clone(),
+            rounds: Vec::new(),
+            rejected: 0,
+            last_rejection: None,
+        }
     }
 }
 
@@ -87,15 +100,7 @@ mod tests {
         log: Rc<RefCell<Vec<&'static str>>>,
     }
 
-    impl Arm for Scripted {
-        fn name(&self) -> &'static str {
-            self.name
-        }
-
-        fn limit(&self) -> Option<&'static str> {
-            None
-        }
-
+    impl Work for Scripted {
         fn round(&mut self) -> Result<Measured> {
             self.log.borrow_mut().push(self.name);
             Ok(self.answers.pop().unwrap_or(Measured::Proven(vec![1.0])))
@@ -104,8 +109,12 @@ mod tests {
 
     fn run(answers: Vec<Measured>) -> (Vec<Series>, Vec<&'static str>) {
         let log = Rc::<RefCell<Vec<_>>>::default();
-        let arm =
-            |name, answers| -> Box<dyn Arm> { Box::new(Scripted { name, answers, log: Rc::clone(&log) }) };
+        let arm = |name: &'static str, answers| Arm {
+            name: name.to_owned(),
+            limit: None,
+            kernel: "kernel".to_owned(),
+            work: Box::new(Scripted { name, answers, log: Rc::clone(&log) }),
+        };
         let mut arms = [arm("a", answers), arm("b", Vec::new())];
         let series = interleave("test", &mut arms, 2).unwrap();
         (series, log.take())

@@ -15,7 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Seek, Write};
 use std::net::Ipv6Addr;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
@@ -95,6 +95,16 @@ impl Namespace {
     /// Runs `ip` with the words of `line`.
     pub fn ip(&self, line: &str) -> Result<String> {
         self.run(&format!("ip {line}"))
+    }
+
+    /// Runs every line of `lines` as words of `ip`, in one process.
+    pub fn ip_batch(&self, lines: &str) -> Result<()> {
+        let mut input = tempfile::tempfile()?;
+        input.write_all(lines.as_bytes())?;
+        input.rewind()?;
+        let mut command = self.command("ip");
+        command.args(["-6", "-batch", "-"]).stdin(input);
+        process::run(command).map(drop).with_context(|| format!("`ip -batch` in {}", self.name))
     }
 
     /// Runs `ip -json` with the words of `line`.

@@ -1,9 +1,9 @@
 //! Bulk TCP between two guests with a kernel stack each, all virtio offloads on: the frames that cross are up to 64 KiB
 //! and have partial checksums, and must stay so.
 
-use crate::carrier::{Carrier, ENDS, Path};
+use crate::carrier::{Carrier, ENDS, Far, Hook, LARGE, Path};
 use crate::report::{Metric, Outcome};
-use crate::rounds::{Arm, Measured, interleave};
+use crate::rounds::{Measured, Work, interleave};
 use crate::statistics::Better;
 use anyhow::Result;
 use serval_tests::frame::mac_text;
@@ -15,42 +15,32 @@ use std::sync::Arc;
 
 pub const NAME: &str = "bulk";
 
-const ARMS: [(Carrier, Option<Carrier>); 4] = [
-    (Carrier::Serval, Some(Carrier::BareTc)),
-    (Carrier::ServalTc, Some(Carrier::BareTc)),
-    (Carrier::BareTc, None),
-    (Carrier::Kernel, None),
-];
-
-const METRICS: &[Metric] = &[Metric { name: "payload", unit: "Gbit/s", better: Better::More }];
+pub const METRICS: &[Metric] = &[Metric { name: "payload", unit: "Gbit/s", better: Better::More }];
 
 /// Length of a round.
 const SECONDS: u32 = 1;
 /// Mean length of a frame, in bytes, below which segments were cut on the way.
-const LARGE: u64 = 6000;
+const WHOLE: u64 = 6000;
 
 /// Runs the benchmark.
-pub fn run(quick: bool) -> Result<Outcome> {
+pub fn run(quick: bool) -> Result<Vec<Outcome>> {
     let rounds = if quick { 2 } else { 11 };
-    let mut arms = Vec::new();
-    for (carrier, limit) in ARMS {
-        arms.push(Box::new(Guests::new(carrier, limit)?) as Box<dyn Arm>);
-    }
+    let mut arms = LARGE.arms(|carrier| Ok(Box::new(Guests::new(carrier)?)))?;
     let arms = interleave(NAME, &mut arms, rounds)?;
     let title = format!("TCP between two guests with all offloads, one connection, {SECONDS} s a round");
-    Ok(Outcome { name: NAME, title, metrics: METRICS, arms })
+    Ok(vec![Outcome { name: NAME.to_owned(), title, metrics: METRICS, arms }])
 }
 
 struct Guests {
-    path: Path,
-    limit: Option<Carrier>,
+    /// Carries as long as it is there.
+    _path: Path,
     from: KernelGuest,
     to: KernelGuest,
     _server: Running,
 }
 
 impl Guests {
-    fn new(carrier: Carrier, limit: Option<Carrier>) -> Result<Self> {
+    fn new(carrier: Carrier) -> Result<Self> {
         let host = Arc::new(Namespace::new("bench")?);
         host.set_sysctl("net/ipv6/conf/default/accept_dad", 0)?;
         let [from, to] = ENDS.map(|end| -> Result<KernelGuest> {
@@ -63,28 +53,20 @@ impl Guests {
             Ok(guest)
         });
         let (from, to) = (from?, to?);
-        let path = Path::new(&host, carrier)?;
+        let path = Path::new(&host, carrier, Far::Endpoint, Hook::Tc)?;
         let server = iperf3_server(&to.namespace)?;
-        Ok(Self { path, limit, from, to, _server: server })
+        Ok(Self { _path: path, from, to, _server: server })
     }
 }
 
-impl Arm for Guests {
-    fn name(&self) -> &'static str {
-        self.path.carrier.name()
-    }
-
-    fn limit(&self) -> Option<&'static str> {
-        self.limit.map(Carrier::name)
-    }
-
+impl Work for Guests {
     fn round(&mut self) -> Result<Measured> {
         let before = self.to.counts().to_vm;
         let bulk = iperf3(&self.from.namespace, ENDS[1].address, SECONDS)?;
         let after = self.to.counts().to_vm;
         let (frames, bytes) = (after.frames - before.frames, after.bytes - before.bytes);
         let mean = bytes / frames.max(1);
-        if mean < LARGE {
+        if mean < WHOLE {
             return Ok(Measured::Rejected(format!("segments were cut on the way: {mean} bytes a frame")));
         }
         Ok(Measured::Proven(vec![bulk.bits_per_second / 1e9]))

@@ -1,10 +1,15 @@
 //! The benchmarks.
 
 mod bulk;
+mod flood;
 mod latency;
 mod packets;
 mod program;
+mod routes;
+mod stream;
 mod wire;
+
+pub use wire::Between;
 
 use crate::report::Outcome;
 use anyhow::Result;
@@ -14,7 +19,7 @@ pub struct Benchmark {
     /// Its name on the command line.
     pub name: &'static str,
     /// Runs it, `true`: quickly.
-    pub run: fn(bool) -> Result<Outcome>,
+    pub run: fn(bool) -> Result<Vec<Outcome>>,
 }
 
 /// All of them.
@@ -24,4 +29,5 @@ pub const BENCHMARKS: &[Benchmark] = &[
     Benchmark { name: latency::NAME, run: latency::run },
     Benchmark { name: program::NAME, run: program::run },
     Benchmark { name: bulk::NAME, run: bulk::run },
+    Benchmark { name: routes::NAME, run: routes::run },
 ];

@@ -5,7 +5,7 @@ use aya_ebpf::bindings::TC_ACT_SHOT;
 use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS};
 use aya_ebpf::helpers::generated::bpf_redirect;
 use aya_ebpf::macros::{classifier, map, xdp};
-use aya_ebpf::maps::{DevMap, ProgramArray};
+use aya_ebpf::maps::{DevMap, PerCpuArray, ProgramArray};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use core::ptr;
 
@@ -17,6 +17,9 @@ const FRAME_LEN: usize = 78;
 /// Where XDP sends to: entry 0.
 #[map]
 static DEVICE: DevMap = DevMap::with_max_entries(1, 0);
+/// What [`source`] chooses destinations by: entry 0.
+#[map]
+static RANDOM: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 /// What [`source`] runs on its frames: entry 0.
 #[map]
 static NEXT: ProgramArray = ProgramArray::with_max_entries(1, 0);
@@ -30,6 +33,19 @@ static MACS: [u32; MACS_LEN / 4] = [0; MACS_LEN / 4];
 /// The frame that [`source`] makes, as memory holds it; of the last word a part.
 #[unsafe(no_mangle)]
 static FRAME: [u64; FRAME_LEN.div_ceil(8)] = [0; FRAME_LEN.div_ceil(8)];
+
+/// How many destinations [`source`] sends to at random; 0: to that of the frame only.
+#[unsafe(no_mangle)]
+static DESTINATIONS: u32 = 0;
+/// A destination's number is its index times this.
+#[unsafe(no_mangle)]
+static FACTOR: u32 = 0;
+/// Where the number of its destination is in a frame, in network byte order.
+const NUMBER_AT: usize = 42;
+/// Where it is inverted, so that the frame's checksum is that of all.
+const INVERSE_AT: usize = 50;
+/// A multiplier of linear congruential generators (Knuth's MMIX).
+const LCG: u64 = 6_364_136_223_846_793_005;
 
 /// Sends a frame to the device in the map.
 #[xdp(frags)]
@@ -66,6 +82,7 @@ pub fn source(context: XdpContext) -> u32 {
     }
     copy_word::<u32>(start, FRAME_LEN - 6);
     copy_word::<u16>(start, FRAME_LEN - 2);
+    choose_destination(start);
     // SAFETY: the context is this program's own.
     unsafe { NEXT.tail_call(&context, 0) };
     XDP_PASS
@@ -95,5 +112,28 @@ fn copy_word<T>(start: usize, at: usize) {
     unsafe {
         let value = ptr::read_volatile((&raw const FRAME).cast::<u8>().add(at).cast::<T>());
         ((start + at) as *mut T).write_unaligned(value);
+    }
+}
+
+/// Sends the frame to one of the destinations.
+#[inline(always)]
+fn choose_destination(start: usize) {
+    // SAFETY: valid statics; volatile as in `bare_tc`.
+    let (count, factor) =
+        unsafe { (ptr::read_volatile(&raw const DESTINATIONS), ptr::read_volatile(&raw const FACTOR)) };
+    if count == 0 {
+        return;
+    }
+    let Some(random) = RANDOM.get_ptr_mut(0) else { return };
+    // SAFETY: the value is this CPU's, and its program is not preempted by itself.
+    let next = unsafe {
+        *random = (*random).wrapping_mul(LCG).wrapping_add(1);
+        *random
+    };
+    let number = ((((next >> 32) * u64::from(count)) >> 32) as u32).wrapping_mul(factor);
+    // SAFETY: the caller has checked that FRAME_LEN bytes are there.
+    unsafe {
+        ((start + NUMBER_AT) as *mut u32).write_unaligned(number.to_be());
+        ((start + INVERSE_AT) as *mut u32).write_unaligned((!number).to_be());
     }
 }

@@ -1,0 +1,94 @@
+//! Small packets of a VM to other hosts, by one route and by many, end to end and without the TAP that they are written
+//! into. Every packet is to another destination, chosen at random, so that of many routes hardly any is in a cache.
+
+use super::flood::{self, Flood};
+use super::program::{self, KIND, Live};
+use super::wire::Wire;
+use crate::carrier::{Carrier, Far, Path, SMALL};
+use crate::cpu;
+use crate::destinations::{Destinations, Width};
+use crate::report::Outcome;
+use crate::rounds::{Arm, Work, interleave};
+use anyhow::{Context, Result};
+use std::rc::Rc;
+
+pub const NAME: &str = "routes";
+
+/// How many routes there are.
+const COUNTS: [u32; 3] = [1, 1_000, 100_000];
+
+/// Runs the benchmark.
+pub fn run(quick: bool) -> Result<Vec<Outcome>> {
+    let (rounds, frames, live) = if quick { (3, 5_000, 20_000) } else { (25, 60_000, 100_000) };
+    let cpus = cpu::two()?;
+    let lanes = lanes()?;
+    let length = KIND.length();
+    let mut arms = arms(&lanes, |wire| Ok(Box::new(Flood { wire, frames, cpus })))?;
+    let end_to_end = Outcome {
+        name: format!("{NAME}: end to end"),
+        title: format!("{length}-byte UDP frames from TAP to uplink (a TAP), {frames} a round"),
+        metrics: flood::METRICS,
+        arms: interleave(NAME, &mut arms, rounds)?,
+    };
+    drop(arms);
+    let mut arms = self::arms(&lanes, |wire| Ok(Box::new(Live::new(wire, live, cpus[0])?)))?;
+    let alone = Outcome {
+        name: format!("{NAME}: {}", program::NAME),
+        title: format!(
+            "{length}-byte UDP frames, made by the kernel, to an uplink (a TAP) that is full, {live} a round"
+        ),
+        metrics: program::METRICS,
+        arms: interleave(NAME, &mut arms, rounds)?,
+    };
+    Ok(vec![end_to_end, alone])
+}
+
+/// A carrier with its routes.
+struct Lane {
+    name: String,
+    limit: Option<String>,
+    kernel: String,
+    wire: Rc<Wire<Path>>,
+}
+
+/// Every carrier with every set of routes; bare redirects, which know no routes, once.
+fn lanes() -> Result<Vec<Lane>> {
+    let widths = [Width::Host, Width::Prefix];
+    let sets = widths.into_iter().flat_map(|width| COUNTS.map(|count| Destinations { count, width }));
+    let mut lanes = Vec::new();
+    for (number, destinations) in sets.enumerate() {
+        for (carrier, limit) in SMALL.0 {
+            if number > 0 && !carrier.routes() {
+                continue;
+            }
+            let name = name(*carrier, destinations);
+            let wire = Wire::new(*carrier, KIND, Far::Uplink(destinations)).with_context(|| name.clone())?;
+            lanes.push(Lane {
+                name,
+                limit: limit.map(|limit| self::name(limit, destinations)),
+                kernel: self::name(Carrier::Kernel, destinations),
+                wire: Rc::new(wire),
+            });
+        }
+    }
+    Ok(lanes)
+}
+
+fn name(carrier: Carrier, Destinations { count, width }: Destinations) -> String {
+    if !carrier.routes() {
+        return carrier.name().to_owned();
+    }
+    format!("{}, {count} x /{}", carrier.name(), width.bits())
+}
+
+fn arms(lanes: &[Lane], mut make: impl FnMut(Rc<Wire<Path>>) -> Result<Box<dyn Work>>) -> Result<Vec<Arm>> {
+    let arm = |lane: &Lane| {
+        Ok(Arm {
+            name: lane.name.clone(),
+            limit: lane.limit.clone(),
+            kernel: lane.kernel.clone(),
+            work: make(Rc::clone(&lane.wire))?,
+        })
+    };
+    lanes.iter().map(arm).collect()
+}

@@ -1,0 +1,219 @@
+//! What is written into one TAP, and what must come out of another just so.
+
+use crate::carrier::{ENDS, Hook};
+use crate::destinations::{self, Destinations, next_hop_mac};
+use serval_tests::frame::{Checksum, GATEWAY_MAC, Ipv6, Mac, Payload};
+use serval_tests::tap::{Offloads, VnetHeader};
+use std::net::Ipv6Addr;
+
+/// Bytes of the virtio-net header.
+pub const HEADER: usize = 12;
+/// Bytes of Ethernet and IPv6 header.
+const L3_LEN: usize = 54;
+/// Bytes of a UDP header.
+const UDP_LEN: usize = 8;
+/// Bytes of a TCP header.
+const TCP_LEN: usize = 20;
+/// Longest TCP payload of one segment with an MTU of 1500.
+const SEGMENT: usize = 1440;
+const HOP_LIMIT: u8 = 64;
+/// The TCP flag.
+const ACK: u8 = 0x10;
+
+/// What kind of frame crosses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// UDP with a whole checksum, of this length in bytes.
+    Datagram(usize),
+    /// TCP with a partial checksum, of this length in bytes, to be cut into segments by a device that the guest does not
+    /// have: as any Linux guest sends bulk data.
+    Segments(usize),
+}
+
+impl Kind {
+    /// Bytes of a frame.
+    pub const fn length(self) -> usize {
+        match self {
+            Self::Datagram(length) | Self::Segments(length) => length,
+        }
+    }
+
+    /// Frames that a TAP holds for its reader: enough that none is lost when the reader is late for a moment.
+    pub const fn queue(self) -> usize {
+        match self {
+            Self::Datagram(_) => 8192,
+            Self::Segments(_) => 512,
+        }
+    }
+
+    /// Who must send it on: XDP cannot do so with frames to be cut.
+    pub const fn hook(self) -> Hook {
+        match self {
+            Self::Datagram(_) => Hook::First,
+            Self::Segments(_) => Hook::Tc,
+        }
+    }
+
+    /// What the reader of a TAP must be able to take.
+    pub fn offloads(self) -> Offloads {
+        match self {
+            Self::Datagram(_) => Offloads::NONE,
+            Self::Segments(_) => Offloads::TCP,
+        }
+    }
+
+    /// The virtio-net header that it is written with.
+    fn header(self) -> VnetHeader {
+        let Self::Segments(_) = self else { return VnetHeader::default() };
+        VnetHeader {
+            flags: VnetHeader::NEEDS_CSUM,
+            gso_type: VnetHeader::GSO_TCPV6,
+            hdr_len: (L3_LEN + TCP_LEN) as u16,
+            gso_size: SEGMENT as u16,
+            csum_start: L3_LEN as u16,
+            csum_offset: 16,
+        }
+    }
+}
+
+/// Who sends to whom, and how the frame changes on its way.
+#[derive(Clone, Copy, Debug)]
+pub struct Way {
+    /// MAC of the VM that sends.
+    pub source_mac: Mac,
+    /// Its address.
+    pub source: Ipv6Addr,
+    /// MAC that the frame arrives with.
+    pub destination_mac: Mac,
+    /// Where it is sent to.
+    pub destination: Ipv6Addr,
+    /// Routers on the way.
+    pub routers: u8,
+    /// Where frames are sent in place of the one destination, and whether routers know the way to each.
+    pub spread: Option<(Destinations, bool)>,
+}
+
+impl Way {
+    /// Between the ends of a namespace.
+    pub fn across(routers: u8, spread: Option<Destinations>) -> Self {
+        Self {
+            source_mac: ENDS[0].mac,
+            source: ENDS[0].address,
+            destination_mac: ENDS[1].mac,
+            destination: if spread.is_some() { destinations::address(0) } else { ENDS[1].address },
+            routers,
+            spread: spread.map(|destinations| (destinations, routers > 0)),
+        }
+    }
+}
+
+/// A frame as it is sent and as it arrives.
+pub struct Stream {
+    /// What is written, with its virtio-net header.
+    pub sent: Vec<u8>,
+    /// What must arrive, from the Ethernet header on.
+    pub expected: Vec<u8>,
+    spread: Option<(Destinations, bool)>,
+}
+
+impl Stream {
+    /// Frames of a kind on their way.
+    pub fn new(kind: Kind, way: &Way) -> Self {
+        let mut sent = kind.header().to_bytes().to_vec();
+        sent.extend(frame(way.source_mac, GATEWAY_MAC, HOP_LIMIT, kind, way));
+        let expected = frame(GATEWAY_MAC, way.destination_mac, HOP_LIMIT - way.routers, kind, way);
+        Self { sent, expected, spread: way.spread }
+    }
+
+    /// Where the frames go in place of the one destination.
+    pub fn destinations(&self) -> Option<Destinations> {
+        self.spread.map(|(destinations, _)| destinations)
+    }
+
+    /// The frame that is sent, from the Ethernet header on.
+    pub fn frame(&self) -> &[u8] {
+        &self.sent[HEADER..]
+    }
+
+    /// Makes of a frame that was sent the next one to be sent.
+    pub fn advance(&self, sent: &mut [u8], random: u32) {
+        if let Some((destinations, _)) = self.spread {
+            destinations::redirect(&mut sent[HEADER..], destinations.choose(random));
+        }
+    }
+
+    /// Whether what was read is what must arrive, byte for byte. `expected` is a copy of ours to work on.
+    pub fn accepts(&self, expected: &mut [u8], read: &[u8]) -> bool {
+        if let Some((destinations, routed)) = self.spread {
+            let Some(number) = destinations::number(read) else { return false };
+            destinations::redirect(expected, number);
+            if routed {
+                expected[..6].copy_from_slice(&next_hop_mac(destinations.next_hop(number)));
+            }
+        }
+        read == expected
+    }
+}
+
+fn frame(source_mac: Mac, destination_mac: Mac, hop_limit: u8, kind: Kind, way: &Way) -> Vec<u8> {
+    let headers = Ipv6 {
+        source: way.source,
+        destination: way.destination,
+        hop_limit,
+        ..Ipv6::new(source_mac, destination_mac)
+    };
+    let data = |upper: usize| vec![0x5e; kind.length().saturating_sub(L3_LEN + upper)];
+    match kind {
+        Kind::Datagram(_) => headers.carrying(Payload::udp(20_000, 20_001, &data(UDP_LEN))).bytes,
+        Kind::Segments(_) => {
+            let headers = Ipv6 { checksum: Checksum::Partial, ..headers };
+            headers.carrying(Payload::tcp(20_000, 20_001, ACK, &data(TCP_LEN))).bytes
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::destinations::Width;
+    use serval_tests::frame::checksum_holds;
+
+    #[test]
+    fn datagrams_have_the_length_asked_for_and_a_whole_checksum() {
+        for length in [62, 78, 1400] {
+            let stream = Stream::new(Kind::Datagram(length), &Way::across(1, None));
+            assert_eq!(stream.frame().len(), length);
+            assert!(checksum_holds(stream.frame()) && checksum_holds(&stream.expected));
+        }
+    }
+
+    #[test]
+    fn frames_to_be_cut_have_a_partial_checksum() {
+        let stream = Stream::new(Kind::Segments(60_000), &Way::across(1, None));
+        assert_eq!(stream.frame().len(), 60_000);
+        assert!(!checksum_holds(stream.frame()));
+    }
+
+    #[test]
+    fn a_frame_must_arrive_by_the_next_hop_of_its_destination() {
+        let destinations = Destinations { count: 1000, width: Width::Host };
+        let stream = Stream::new(Kind::Datagram(78), &Way::across(1, Some(destinations)));
+        let mut sent = stream.sent.clone();
+        stream.advance(&mut sent, 0x8765_4321);
+        assert!(checksum_holds(&sent[HEADER..]));
+        let number = destinations.choose(0x8765_4321);
+        let mut arrives = stream.expected.clone();
+        destinations::redirect(&mut arrives, number);
+        arrives[..6].copy_from_slice(&next_hop_mac(destinations.next_hop(number)));
+        let mut scratch = stream.expected.clone();
+        assert!(stream.accepts(&mut scratch, &arrives));
+        for at in [5, 21, NUMBER, 77] {
+            let mut other = arrives.clone();
+            other[at] ^= 1;
+            assert!(!stream.accepts(&mut scratch, &other), "byte {at}");
+        }
+        assert!(!stream.accepts(&mut scratch, &arrives[..70]));
+    }
+
+    const NUMBER: usize = destinations::NUMBER_AT;
+}
