@@ -4,7 +4,7 @@ use crate::abi::{
     Address, Advertisement, COUNTER_SLOTS, Counter, Counters, Endpoint, NextHopGroup, Owner, Reason, Route,
     Uplink,
 };
-use crate::decide::Tables;
+use crate::decide::{Hook, Tables};
 use crate::wire::Frame;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -75,7 +75,7 @@ impl Frame for MemoryFrame {
 }
 
 /// Tables in memory.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct MemoryTables {
     /// `ENDPOINTS`.
     pub endpoints: BTreeMap<u32, Endpoint>,
@@ -163,8 +163,8 @@ impl Tables for MemoryTables {
         self.multicast_spent.borrow_mut().insert(ifindex)
     }
 
-    fn choose_device(&self, ifindex: u32) -> bool {
-        self.devices.contains(&ifindex)
+    fn choose_device(&self, ifindex: u32, hook: Hook) -> bool {
+        hook == Hook::Tc || self.devices.contains(&ifindex)
     }
 
     fn pass_unconfigured(&self) -> bool {

@@ -52,7 +52,7 @@ numbered! {
 }
 
 numbered! {
-    /// Why a frame from a VM is dropped.
+    /// Why a frame from a VM, or from another host to a VM, is dropped. The latter is counted to the VM it is for.
     Reason {
         /// No endpoint is configured on this TAP.
         Unconfigured = 0, "unconfigured";
@@ -60,7 +60,7 @@ numbered! {
         AdminDown = 1, "admin_down";
         /// The source MAC is not the endpoint's.
         SourceMac = 2, "source_mac";
-        /// The source address is not the endpoint's, or no unicast address.
+        /// The source address is not the endpoint's; or it is one that no packet on a wire may have.
         SourceAddress = 3, "source_address";
         /// The VM uses an address of its own gateway.
         GatewaySpoof = 4, "gateway_spoof";

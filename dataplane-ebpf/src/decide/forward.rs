@@ -1,5 +1,5 @@
-//! Where a packet goes: to the TAP of a local endpoint, or by a route to another host. What cannot be finished exactly here is the kernel's, which
-//! forwards it by the same addresses, or answers with an ICMPv6 error.
+//! Where a packet goes: to the TAP of a local endpoint, or by a route to another host. What cannot be finished exactly
+//! here is the kernel's, which forwards it by the same addresses, or answers with an ICMPv6 error.
 
 use super::guard::{Packet, is_gateway};
 use super::{Hook, Tables, Verdict, offload, route};
@@ -51,7 +51,7 @@ pub fn decide<'t, F: Frame, T: Tables>(
     let exit = match tables.owner(destination) {
         Some(owner) if owner.ifindex == ifindex => None,
         Some(owner) => to_owner(frame, packet, owner),
-        None => route::exit(frame, tables, packet, hook),
+        None => route::exit(frame, tables, ifindex, packet, hook),
     };
     match exit {
         Some(exit) if hook == Hook::Tc || offload::is_complete(frame, packet) => Verdict::Forward(exit),

@@ -54,12 +54,7 @@ pub fn inspect<F: Frame, T: Tables>(
     if payload_len == 0 && headers.ip.next_header != protocol::NONE {
         return Err(Reason::Malformed);
     }
-    let chain = walk(frame, headers.ip.next_header, L4_OFFSET, end).map_err(|error| match error {
-        ChainError::Truncated => Reason::Malformed,
-        ChainError::TruncatedFragment | ChainError::NestedFragment => Reason::FragmentChain,
-        ChainError::Illegal => Reason::HeaderChain,
-        ChainError::RoutingType0 => Reason::RoutingHeader,
-    })?;
+    let chain = chain(frame, headers, end)?;
     let mut packet = Packet {
         source: headers.ip.source(),
         destination: headers.ip.destination(),
@@ -89,21 +84,38 @@ pub fn inspect<F: Frame, T: Tables>(
     Ok(packet)
 }
 
-/// Checks that the upper-layer header is there and is not that of a router or DHCPv6 server. `true`: neighbour
-/// discovery that a host may send.
+/// Follows the header chain of a packet that ends at `end`, and refuses what RFC 8200 and RFC 5095 do.
 #[inline(always)]
-fn upper_layer<F: Frame>(frame: &F, headers: &Headers, chain: &Chain, end: usize) -> Result<bool, Reason> {
+pub fn chain<F: Frame>(frame: &F, headers: &Headers, end: usize) -> Result<Chain, Reason> {
+    walk(frame, headers.ip.next_header, L4_OFFSET, end).map_err(|error| match error {
+        ChainError::Truncated => Reason::Malformed,
+        ChainError::TruncatedFragment | ChainError::NestedFragment => Reason::FragmentChain,
+        ChainError::Illegal => Reason::HeaderChain,
+        ChainError::RoutingType0 => Reason::RoutingHeader,
+    })
+}
+
+/// The upper-layer header is there as far as it is known how long that is.
+#[inline(always)]
+pub fn has_upper_layer(chain: &Chain, end: usize) -> bool {
     let least = match chain.protocol {
         protocol::TCP => size_of::<TcpHeader>(),
         protocol::UDP => size_of::<UdpHeader>(),
         protocol::ICMP6 => ICMP6_LEN,
-        _ => return Ok(false),
+        _ => return true,
     };
+    chain.offset + least <= end
+}
+
+/// Checks that the upper-layer header is there and is not that of a router or DHCPv6 server. `true`: neighbour
+/// discovery that a host may send.
+#[inline(always)]
+fn upper_layer<F: Frame>(frame: &F, headers: &Headers, chain: &Chain, end: usize) -> Result<bool, Reason> {
     let cut_short = match chain.fragment {
         Fragment::Whole | Fragment::Atomic => Reason::Malformed,
         Fragment::First | Fragment::Later => Reason::FragmentChain,
     };
-    if chain.offset + least > end {
+    if !has_upper_layer(chain, end) {
         return Err(cut_short);
     }
     if chain.protocol == protocol::UDP {

@@ -1,8 +1,8 @@
 //! The decision, pure: what becomes of a frame that a VM sends, in the order a packet meets it.
 //!
 //! [`guard`] (may the VM send this) -> [`discovery`] (is it a solicitation for us) -> [`forward`] and [`route`] (where
-//! does it go) -> [`answer`] or [`forward::edit`] (the bytes). What comes from other hosts begins at [`uplink`]. A frame is edited only when nothing can stop it any more, so whatever is
-//! handed on to the kernel is untouched.
+//! does it go) -> [`answer`] or [`forward::edit`] (the bytes). What comes from other hosts begins at [`uplink`]. A
+//! frame is edited only when nothing can stop it any more, so whatever is handed on to the kernel is untouched.
 //!
 //! What is marked as a cold path is not on the way of a packet that is forwarded, whose code shall lie together.
 
@@ -22,6 +22,7 @@ use crate::abi::{
 };
 use crate::wire::{EthernetHeader, Frame, Headers, ethertype};
 use core::hint::cold_path;
+use uplink::Arrival;
 
 /// What the decision looks up and counts. The one implementation for the kernel is on BPF maps.
 pub trait Tables {
@@ -49,8 +50,9 @@ pub trait Tables {
     /// Takes the right to send one multicast answer to that TAP now (RFC 4861 section 6.2.6: one in 3 s).
     fn may_multicast(&self, ifindex: u32) -> bool;
 
-    /// Chooses the device that a redirected frame leaves by; `false` when it is not there.
-    fn choose_device(&self, ifindex: u32) -> bool;
+    /// Chooses the device that a frame leaves by which `hook` redirects; `false` when XDP cannot send there. TC is not
+    /// told: the kernel drops the frame when the device is gone.
+    fn choose_device(&self, ifindex: u32, hook: Hook) -> bool;
 
     /// IPv6 frames of an interface without an endpoint pass instead of being dropped.
     fn pass_unconfigured(&self) -> bool;
@@ -143,7 +145,7 @@ pub fn from_vm<F: Frame, T: Tables>(frame: &mut F, tables: &T, ifindex: u32, hoo
             Action::Reply
         }
         Verdict::Forward(exit) => {
-            if !tables.choose_device(exit.ifindex) {
+            if !tables.choose_device(exit.ifindex, hook) {
                 return drop(tables, endpoint.slot, Reason::NoDevice);
             }
             if !forward::edit(frame, &exit) {
@@ -163,21 +165,24 @@ pub fn from_vm<F: Frame, T: Tables>(frame: &mut F, tables: &T, ifindex: u32, hoo
 /// Decides about, edits and counts a frame that came in on an uplink.
 #[inline(always)]
 pub fn from_uplink<F: Frame, T: Tables>(frame: &mut F, tables: &T, ifindex: u32, hook: Hook) -> Action {
-    // What is not for a VM is the host's, and is not ours to count.
-    let Some(exit) = uplink::decide(frame, tables, ifindex, hook) else {
-        return Action::Pass;
-    };
-    if !tables.choose_device(exit.ifindex) {
-        return match exit.slot {
-            Some(slot) => drop(tables, slot, Reason::NoDevice),
-            None => Action::Pass,
-        };
+    match uplink::decide(frame, tables, ifindex, hook) {
+        // Not ours to count.
+        Arrival::Host => Action::Pass,
+        Arrival::Drop { slot, reason } => {
+            cold_path();
+            drop(tables, slot, reason)
+        }
+        Arrival::Deliver { slot, exit } => {
+            if !tables.choose_device(exit.ifindex, hook) {
+                return drop(tables, slot, Reason::NoDevice);
+            }
+            if !forward::edit(frame, &exit) {
+                return Action::Pass;
+            }
+            delivered(tables, &exit, hook);
+            Action::Redirect(exit.ifindex)
+        }
     }
-    if !forward::edit(frame, &exit) {
-        return Action::Pass;
-    }
-    delivered(tables, &exit, hook);
-    Action::Redirect(exit.ifindex)
 }
 
 /// Counts a frame that is sent to a VM.

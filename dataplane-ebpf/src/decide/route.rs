@@ -12,7 +12,13 @@ const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The way to the destination by a route, if the fast path may take it.
 #[inline(always)]
-pub fn exit<F: Frame, T: Tables>(frame: &F, tables: &T, packet: &Packet, hook: Hook) -> Option<Exit> {
+pub fn exit<F: Frame, T: Tables>(
+    frame: &F,
+    tables: &T,
+    ifindex: u32,
+    packet: &Packet,
+    hook: Hook,
+) -> Option<Exit> {
     let destination = &packet.destination;
     let route = match tables.host_route(destination) {
         Some(route) => route,
@@ -38,7 +44,11 @@ pub fn exit<F: Frame, T: Tables>(frame: &F, tables: &T, packet: &Packet, hook: H
         Hook::Xdp => next_hop_flags::RESOLVED | next_hop_flags::XDP,
         Hook::Tc => next_hop_flags::RESOLVED,
     };
-    if chosen.flags & usable != usable || !fits(frame, packet, chosen.mtu as usize) {
+    // Back to where it came from is for the kernel, which tells the VM of the better way (RFC 4861 section 8.2).
+    if chosen.flags & usable != usable
+        || chosen.ifindex == ifindex
+        || !fits(frame, packet, chosen.mtu as usize)
+    {
         return None;
     }
     Some(Exit { ifindex: chosen.ifindex, slot: None, mac: chosen.mac, source_mac: chosen.source_mac })

@@ -1,49 +1,101 @@
-//! What comes from other hosts: packets for local endpoints go straight into their TAPs; the rest is the host's.
+//! What comes from other hosts: packets for local endpoints go straight into their TAPs; the rest is the host's. Packets
+//! to a VM that must not be on a wire are dropped, so that no form of them gets to the VM through the kernel, which
+//! forwards without looking into them.
+//!
+//! Neighbour discovery needs no guard here: one hop takes the hop limit of 255 from it that makes it valid (RFC 4861
+//! section 11.2).
 
 use super::forward::{Exit, to_owner};
-use super::guard::Packet;
+use super::guard::{Packet, chain, has_upper_layer, is_gateway};
 use super::{Hook, Tables, offload};
-use crate::wire::{Chain, Fragment, Frame, Headers, L4_OFFSET, ethertype, protocol};
+use crate::abi::{Address, Reason};
+use crate::wire::{Fragment, Frame, Headers, L4_OFFSET, ethertype};
+use core::hint::cold_path;
 
-/// The way into a local endpoint, if the frame is for one and can be finished exactly.
+/// What becomes of a frame from another host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// It is the host's.
+    Host,
+    /// It is dropped.
+    Drop {
+        /// Counter slot of the VM that it is for.
+        slot: u32,
+        /// Why.
+        reason: Reason,
+    },
+    /// It goes to a VM.
+    Deliver {
+        /// Counter slot of that VM.
+        slot: u32,
+        /// The way to it.
+        exit: Exit,
+    },
+}
+
+/// Decides about a frame that came in on an uplink; edits nothing.
 #[inline(always)]
-pub fn decide<F: Frame, T: Tables>(frame: &F, tables: &T, ifindex: u32, hook: Hook) -> Option<Exit> {
-    let headers = frame.view::<Headers>(0)?;
+pub fn decide<F: Frame, T: Tables>(frame: &F, tables: &T, ifindex: u32, hook: Hook) -> Arrival {
+    let Some(headers) = frame.view::<Headers>(0) else {
+        return Arrival::Host;
+    };
     if headers.ethernet.ethertype.get() != ethertype::IPV6 || headers.ip.version() != 6 || frame.is_tagged() {
-        return None;
+        return Arrival::Host;
     }
-    let owner = tables.owner(&headers.ip.destination())?;
+    let owner = match tables.owner(&headers.ip.destination()) {
+        Some(owner) if !is_gateway(owner) => owner,
+        _ => return Arrival::Host,
+    };
     let payload_len = headers.ip.payload_len.get() as usize;
     let end = L4_OFFSET + payload_len;
-    let source = headers.ip.source();
-    // The kernel forwards what was sent to its own MAC, sends Time Exceeded, cuts padding off, looks into hop-by-hop
-    // options, and drops or refuses sources that must not be forwarded (RFC 4291 sections 2.5.2, 2.5.3, 2.5.6, 2.7).
-    if headers.ethernet.destination() != tables.uplink(ifindex)?.mac
-        || headers.ip.hop_limit <= 1
-        || end != frame.len()
+    // The kernel forwards what was sent to its own MAC, and drops what is cut short. A length of 0 is that of a
+    // jumbogram (RFC 2675), which GRO makes of a long train of segments where an administrator lets it.
+    if tables.uplink(ifindex).is_none_or(|uplink| headers.ethernet.destination() != uplink.mac)
         || payload_len == 0
-        || headers.ip.next_header == protocol::HOP_BY_HOP
-        || source.is_link_local()
-        || source.is_multicast()
-        || source.is_unspecified()
-        || source.is_loopback()
-        || source.is_v4_mapped()
+        || end > frame.len()
     {
-        return None;
+        return Arrival::Host;
+    }
+    let chain = match chain(frame, headers, end) {
+        Ok(chain) => chain,
+        Err(reason) => {
+            cold_path();
+            return Arrival::Drop { slot: owner.slot, reason };
+        }
+    };
+    // RFC 7112: without the whole chain nobody on the way can tell what it is. Else the receiver is to judge.
+    if matches!(chain.fragment, Fragment::First) && !has_upper_layer(&chain, end) {
+        cold_path();
+        return Arrival::Drop { slot: owner.slot, reason: Reason::FragmentChain };
+    }
+    let source = headers.ip.source();
+    if !is_sender(source) {
+        cold_path();
+        return Arrival::Drop { slot: owner.slot, reason: Reason::SourceAddress };
+    }
+    // The kernel tells a link-local sender that this is beyond its scope (RFC 4443 section 3.1), and another that its hop
+    // limit is exceeded; it looks into hop-by-hop options; it cuts padding off.
+    if source.is_link_local() || headers.ip.hop_limit <= 1 || chain.hop_by_hop || end != frame.len() {
+        return Arrival::Host;
     }
     let packet = Packet {
         source,
         destination: headers.ip.destination(),
         payload_len,
-        chain: Chain {
-            protocol: headers.ip.next_header,
-            offset: L4_OFFSET,
-            fragment: Fragment::Whole,
-            hop_by_hop: false,
-        },
+        chain,
         padded: false,
         discovery: false,
     };
-    let exit = to_owner(frame, &packet, owner)?;
-    if hook == Hook::Tc || offload::is_complete(frame, &packet) { Some(exit) } else { None }
+    match to_owner(frame, &packet, owner) {
+        Some(exit) if hook == Hook::Tc || offload::is_complete(frame, &packet) => {
+            Arrival::Deliver { slot: owner.slot, exit }
+        }
+        _ => Arrival::Host,
+    }
+}
+
+/// The source of a packet may be this (RFC 4291 sections 2.5.2, 2.5.3, 2.7; RFC 4942 section 2.2 for IPv4-mapped ones).
+#[inline(always)]
+fn is_sender(source: Address) -> bool {
+    !(source.is_multicast() || source.is_unspecified() || source.is_loopback() || source.is_v4_mapped())
 }

@@ -48,10 +48,8 @@ struct AlignedKey {
     key: Key<[u8; 16]>,
 }
 
-/// The maps, as the decision sees them from one hook.
-pub struct MapTables {
-    pub hook: Hook,
-}
+/// The maps, as the decision sees them.
+pub struct MapTables;
 
 impl Tables for MapTables {
     #[inline(always)]
@@ -116,8 +114,8 @@ impl Tables for MapTables {
     }
 
     #[inline(always)]
-    fn choose_device(&self, ifindex: u32) -> bool {
-        match self.hook {
+    fn choose_device(&self, ifindex: u32, hook: Hook) -> bool {
+        match hook {
             Hook::Xdp => DEVICES.redirect(ifindex, u64::from(XDP_DROP)) == Ok(XDP_REDIRECT),
             Hook::Tc => true,
         }

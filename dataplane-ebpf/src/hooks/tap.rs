@@ -25,7 +25,7 @@ use crate::xdp::XdpFrame;
 pub fn tap_xdp(context: XdpContext) -> u32 {
     let mut frame = XdpFrame::new(context.ctx);
     let ifindex = frame.ingress_ifindex();
-    let answer = match from_vm(&mut frame, &MapTables { hook: Hook::Xdp }, ifindex, Hook::Xdp) {
+    let answer = match from_vm(&mut frame, &MapTables, ifindex, Hook::Xdp) {
         Action::Pass => XDP_PASS,
         Action::Drop => XDP_DROP,
         Action::Reply => XDP_TX,
@@ -41,7 +41,7 @@ pub fn tap_in(context: TcContext) -> i32 {
     let skb = context.as_ptr().cast();
     let mut frame = SkbFrame::new(skb);
     let ifindex = frame.ifindex();
-    let answer = match from_vm(&mut frame, &MapTables { hook: Hook::Tc }, ifindex, Hook::Tc) {
+    let answer = match from_vm(&mut frame, &MapTables, ifindex, Hook::Tc) {
         // Not TC_ACT_OK: programs and filters after ours are asked as well.
         Action::Pass => TC_ACT_UNSPEC,
         Action::Drop => TC_ACT_SHOT,

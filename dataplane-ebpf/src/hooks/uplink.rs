@@ -17,7 +17,7 @@ use crate::xdp::XdpFrame;
 pub fn uplink_xdp(context: XdpContext) -> u32 {
     let mut frame = XdpFrame::new(context.ctx);
     let ifindex = frame.ingress_ifindex();
-    match from_uplink(&mut frame, &MapTables { hook: Hook::Xdp }, ifindex, Hook::Xdp) {
+    match from_uplink(&mut frame, &MapTables, ifindex, Hook::Xdp) {
         Action::Pass => XDP_PASS,
         Action::Drop => XDP_DROP,
         Action::Reply => XDP_TX,
@@ -30,7 +30,7 @@ pub fn uplink_xdp(context: XdpContext) -> u32 {
 pub fn uplink_in(context: TcContext) -> i32 {
     let mut frame = SkbFrame::new(context.as_ptr().cast());
     let ifindex = frame.ifindex();
-    match from_uplink(&mut frame, &MapTables { hook: Hook::Tc }, ifindex, Hook::Tc) {
+    match from_uplink(&mut frame, &MapTables, ifindex, Hook::Tc) {
         Action::Pass => TC_ACT_UNSPEC,
         Action::Drop => TC_ACT_SHOT,
         Action::Reply => frame.redirect(ifindex),
