@@ -1,10 +1,13 @@
 //! The loaded BPF programs, run on single frames by BPF_PROG_TEST_RUN: no interface is attached, no packet is sent.
 
+use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::xdp::DevMapHash;
 use aya::maps::{HashMap, PerCpuArray};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use dataplane_ebpf::abi::{Address, Advertisement, Counters, Endpoint, Owner, names};
+use dataplane_ebpf::abi::{
+    Address, Advertisement, Counters, Endpoint, NextHopGroup, Owner, Route, Uplink, names,
+};
 use dataplane_ebpf::decide::{Action, Hook};
 use dataplane_ebpf::host::{MemoryFrame, MemoryTables, labelled};
 use std::collections::BTreeMap;
@@ -23,6 +26,27 @@ const GSO_SIZE: usize = 176;
 /// Programs and maps of the object file.
 pub struct Programs {
     ebpf: Ebpf,
+}
+
+/// Where a frame comes from, which decides about the programs that see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A VM.
+    Vm,
+    /// Another host.
+    Uplink,
+}
+
+impl Origin {
+    /// The program for its frames at a hook.
+    fn program(self, hook: Hook) -> &'static str {
+        match (self, hook) {
+            (Self::Vm, Hook::Xdp) => names::TAP_XDP,
+            (Self::Vm, Hook::Tc) => names::TAP_IN,
+            (Self::Uplink, Hook::Xdp) => names::UPLINK_XDP,
+            (Self::Uplink, Hook::Tc) => names::UPLINK_IN,
+        }
+    }
 }
 
 /// What a program made of a frame.
@@ -88,19 +112,36 @@ impl Programs {
         for ifindex in &tables.devices {
             devices.insert(*ifindex, *ifindex, None, 0).expect("device");
         }
+        let mut host_routes: HashMap<_, Address, Route> = self.map(names::HOST_ROUTES);
+        for (address, route) in &tables.host_routes {
+            host_routes.insert(address, route, 0).expect("host route");
+        }
+        let mut routes: LpmTrie<_, [u8; 16], Route> = self.map(names::ROUTES);
+        for ((prefix, length), route) in &tables.routes {
+            routes.insert(&Key::new(u32::from(*length), prefix.octets()), route, 0).expect("route");
+        }
+        let mut next_hops: HashMap<_, u32, NextHopGroup> = self.map(names::NEXT_HOPS);
+        for (number, group) in &tables.next_hops {
+            next_hops.insert(number, group, 0).expect("group of next hops");
+        }
+        let mut uplinks: HashMap<_, u32, Uplink> = self.map(names::UPLINKS);
+        for (ifindex, uplink) in &tables.uplinks {
+            uplinks.insert(ifindex, uplink, 0).expect("uplink");
+        }
     }
 
-    /// Runs the program of `hook` on a frame that came in on [`INGRESS`].
-    pub fn run(&self, hook: Hook, frame: &MemoryFrame) -> Outcome {
+    /// Runs the program of `hook` on a frame that came in on [`INGRESS`], as if a TAP or an uplink were there.
+    pub fn run(&self, origin: Origin, hook: Hook, frame: &MemoryFrame) -> Outcome {
         let mut out = vec![0; 4096.max(frame.bytes.len() + 512)];
         let mut context = [0; SKB_CONTEXT_LEN];
         let mut options = TestRunOptions::new();
         options.data_in = Some(&frame.bytes);
         options.data_out = Some(&mut out);
+        let name = origin.program(hook);
+        let program = self.ebpf.program(name).expect(name);
         let result = match hook {
             Hook::Xdp => {
-                let program: &Xdp =
-                    self.ebpf.program(names::TAP_XDP).expect("tap_xdp").try_into().expect("is XDP");
+                let program: &Xdp = program.try_into().expect("is XDP");
                 program.test_run(options)
             }
             Hook::Tc => {
@@ -109,12 +150,11 @@ impl Programs {
                 context[GSO_SEGS..GSO_SEGS + 4].copy_from_slice(&(segments as u32).to_ne_bytes());
                 context[GSO_SIZE..GSO_SIZE + 4].copy_from_slice(&(frame.gso_size as u32).to_ne_bytes());
                 options.ctx_in = Some(&context);
-                let program: &SchedClassifier =
-                    self.ebpf.program(names::TAP_IN).expect("tap_in").try_into().expect("is TC");
+                let program: &SchedClassifier = program.try_into().expect("is TC");
                 program.test_run(options)
             }
         }
-        .unwrap_or_else(|error| panic!("{hook:?} runs on {} bytes: {error:?}", frame.bytes.len()));
+        .unwrap_or_else(|error| panic!("{name} runs on {} bytes: {error:?}", frame.bytes.len()));
         out.truncate(result.data_size_out as usize);
         Outcome { action: action(hook, result.return_value), bytes: out }
     }

@@ -1,21 +1,12 @@
-//! Packets to other VMs: what is sent on by which hook, and what is left to the kernel.
+//! Packets to other VMs of the host: what is sent on by which hook, and what is left to the kernel.
 
 use super::Case;
 use super::world::{VM_A, VM_B, VM_C, VM_D, Vm, from_a};
-use crate::frame::{Checksum, GATEWAY_MAC, Ipv6, Payload};
+use crate::frame::{Checksum, Ipv6, Payload};
 use dataplane_ebpf::host::MemoryFrame;
 
 pub fn cases() -> Vec<Case> {
     [plain(), limits(), offloads()].concat()
-}
-
-/// The frame as its receiver must see it: MACs, hop limit one less, nothing else.
-pub fn edited(bytes: &[u8], to: &Vm) -> Vec<u8> {
-    let mut bytes = bytes.to_vec();
-    bytes[..6].copy_from_slice(&to.mac);
-    bytes[6..12].copy_from_slice(&GATEWAY_MAC);
-    bytes[21] -= 1;
-    bytes
 }
 
 fn to_b() -> Ipv6 {
@@ -93,23 +84,22 @@ fn offloads() -> Vec<Case> {
     let mut no_checksum = to_b().carrying(Payload::udp(4789, 4789, b"tunnel"));
     no_checksum.bytes[60..62].fill(0);
     vec![
-        Case::forward_by_tc("TCP with a partial checksum", partial(Payload::tcp(1, 2, 0x10, b"data")), &VM_B),
-        Case::forward_by_tc("UDP with a partial checksum", partial(Payload::udp(1, 2, b"data")), &VM_B),
-        Case::forward_by_tc(
-            "ICMPv6 with a partial checksum",
-            partial(Payload::echo_request(1, 1, b"x")),
-            &VM_B,
-        ),
-        Case::forward_by_tc("TCP with a pseudo-header of length 0 (LSO)", without_length, &VM_B),
-        Case::forward_by_tc("UDP whose sum is not right", inner_open, &VM_B),
-        Case::forward_by_tc("UDP without a checksum (RFC 6935)", no_checksum, &VM_B),
-        Case::forward_by_tc("TCP segments to be cut, each fits", gso(&VM_B, tcp(), 1440), &VM_B),
+        Case::forward("TCP with a partial checksum", partial(Payload::tcp(1, 2, 0x10, b"data")), &VM_B)
+            .by_tc(),
+        Case::forward("UDP with a partial checksum", partial(Payload::udp(1, 2, b"data")), &VM_B).by_tc(),
+        Case::forward("ICMPv6 with a partial checksum", partial(Payload::echo_request(1, 1, b"x")), &VM_B)
+            .by_tc(),
+        Case::forward("TCP with a pseudo-header of length 0 (LSO)", without_length, &VM_B).by_tc(),
+        Case::forward("UDP whose sum is not right", inner_open, &VM_B).by_tc(),
+        Case::forward("UDP without a checksum (RFC 6935)", no_checksum, &VM_B).by_tc(),
+        Case::forward("TCP segments to be cut, each fits", gso(&VM_B, tcp(), 1440), &VM_B).by_tc(),
         Case::pass("TCP segments to be cut, one byte too long", gso(&VM_B, tcp(), 1441)),
-        Case::forward_by_tc(
+        Case::forward(
             "UDP segments to be cut, each fits",
             gso(&VM_B, Payload::udp(1, 2, &[1; 2900]), 1452),
             &VM_B,
-        ),
+        )
+        .by_tc(),
         Case::pass(
             "UDP segments to be cut, one byte too long",
             gso(&VM_B, Payload::udp(1, 2, &[1; 2900]), 1453),

@@ -37,9 +37,7 @@ fn link_layer() -> Vec<Case> {
     let length_field = Ipv6 { ethertype: 45, ..to_b() };
     let tag = |name, frame: MemoryFrame| {
         // XDP leaves a tag to the kernel, which takes it off before TC sees the frame.
-        let mut case = Case::drop(name, frame, Reason::Vlan);
-        case.xdp = super::Expected::pass(dataplane_ebpf::decide::Hook::Xdp, &case.frame);
-        case
+        Case::drop(name, frame, Reason::Vlan).by_tc()
     };
     vec![
         Case::drop("another VM's source MAC", other_mac.carrying(datagram()), Reason::SourceMac),
@@ -148,7 +146,7 @@ fn destinations() -> Vec<Case> {
         Case::drop("to an IPv4-mapped address", to("::ffff:192.0.2.1"), Reason::DestinationAddress),
         Case::pass("to a link-local address", to("fe80::1")),
         Case::pass("to a group", to("ff0e::1")),
-        Case::pass("to nobody we know", to("2001:db8:ffff::1")),
+        Case::pass("to nobody we have a route to", to("2001:db8:ffff::1")),
         Case::pass("to the router's configured address", from_a(GATEWAY_GLOBAL).carrying(datagram())),
         Case::pass("to its own other address", from_a(VM_A.second).carrying(datagram())),
     ]
@@ -225,8 +223,8 @@ fn chains() -> Vec<Case> {
     let too_long = Extension { number: DESTINATION_OPTIONS, rest: vec![200, 1, 4, 0, 0, 0, 0] };
     let authentication = Extension { number: 51, rest: [vec![4, 0, 0], vec![0; 20]].concat() };
     vec![
-        Case::forward_by_tc("one extension header", with(vec![option()]), &VM_B),
-        Case::forward_by_tc("seven extension headers", with(vec![option(); 7]), &VM_B),
+        Case::forward("one extension header", with(vec![option()]), &VM_B).by_tc(),
+        Case::forward("seven extension headers", with(vec![option(); 7]), &VM_B).by_tc(),
         Case::drop("more headers than are followed", with(vec![option(); 9]), Reason::HeaderChain),
         Case::drop("128 headers", with(vec![option(); 128]), Reason::HeaderChain),
         Case::drop(
@@ -237,15 +235,12 @@ fn chains() -> Vec<Case> {
         Case::pass("hop-by-hop options are a router's to read", with(vec![Extension::padding(HOP_BY_HOP)])),
         Case::drop("a header longer than the packet", with(vec![too_long]), Reason::Malformed),
         Case::drop("routing header type 0", with(vec![Extension::routing(0, 1)]), Reason::RoutingHeader),
-        Case::forward_by_tc("segment routing header", with(vec![Extension::routing(4, 0)]), &VM_B),
-        Case::forward_by_tc("authentication header", with(vec![authentication]), &VM_B),
+        Case::forward("segment routing header", with(vec![Extension::routing(4, 0)]), &VM_B).by_tc(),
+        Case::forward("authentication header", with(vec![authentication]), &VM_B).by_tc(),
         Case::forward("ESP", to_b().carrying(Payload::raw(50, [7; 40])), &VM_B),
         Case::forward("no next header", to_b().carrying(Payload::raw(NO_NEXT_HEADER, [])), &VM_B),
-        Case::forward_by_tc(
-            "a protocol we do not know",
-            to_b().carrying(Payload::raw(253, [1, 2, 3])),
-            &VM_B,
-        ),
+        Case::forward("a protocol we do not know", to_b().carrying(Payload::raw(253, [1, 2, 3])), &VM_B)
+            .by_tc(),
         Case::drop(
             "a routing header cut short",
             to_b().carrying(Payload::raw(ROUTING, [UDP, 0, 4])),
@@ -258,17 +253,15 @@ fn fragments() -> Vec<Case> {
     let with = |extensions: Vec<Extension>, payload: Payload| Ipv6 { extensions, ..to_b() }.carrying(payload);
     let first = || Extension::fragment(0, true, 7);
     vec![
-        Case::forward_by_tc("first fragment", with(vec![first()], Payload::udp(1, 2, &[9; 40])), &VM_B),
-        Case::forward_by_tc(
+        Case::forward("first fragment", with(vec![first()], Payload::udp(1, 2, &[9; 40])), &VM_B).by_tc(),
+        Case::forward(
             "later fragment",
             with(vec![Extension::fragment(48, false, 7)], Payload::raw(UDP, [9; 16])),
             &VM_B,
-        ),
-        Case::forward_by_tc(
-            "atomic fragment",
-            with(vec![Extension::fragment(0, false, 7)], datagram()),
-            &VM_B,
-        ),
+        )
+        .by_tc(),
+        Case::forward("atomic fragment", with(vec![Extension::fragment(0, false, 7)], datagram()), &VM_B)
+            .by_tc(),
         Case::drop(
             "first fragment without the whole UDP header",
             with(vec![first()], Payload::raw(UDP, [0; 4])),

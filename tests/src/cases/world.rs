@@ -1,5 +1,7 @@
-//! Who is there in the case table: VM A, which sends, behind the loopback device, and three others.
+//! Who is there in the case table: VM A, which sends, behind the loopback device, and three others. The loopback device is
+//! the uplink as well, for what other hosts send; `network` has the way to those.
 
+use super::network;
 use crate::frame::{GATEWAY_MAC, Ipv6, Mac, Payload, link_local, multicast_mac};
 use crate::program::INGRESS;
 use dataplane_ebpf::abi::{self, Address, Advertisement, Endpoint, Owner, endpoint_flags, owner_flags};
@@ -52,13 +54,15 @@ pub const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 /// `ff02::2`
 pub const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
 
-/// Interfaces of the receivers.
+/// Interfaces that frames leave by.
 #[derive(Clone, Copy, Debug)]
 pub struct Devices {
     /// TAP of VM B.
     pub b: u32,
     /// TAP of VM C.
     pub c: u32,
+    /// The way to other hosts.
+    pub uplink: u32,
 }
 
 /// Builds the tables.
@@ -95,7 +99,8 @@ impl World {
         let rendered = advertisement().bytes;
         let value = Advertisement::new(&rendered).expect("short enough");
         tables.answers.insert(INGRESS, Box::new(value));
-        tables.devices.extend([devices.b, devices.c]);
+        tables.devices.extend([devices.b, devices.c, devices.uplink]);
+        network::fill(&mut tables, devices.uplink);
         tables
     }
 }

@@ -1,0 +1,114 @@
+//! Runs of single frames on the host build and on the loaded programs, and how what they did is compared.
+
+use dataplane_ebpf::decide::{Action, Hook, from_uplink, from_vm};
+use dataplane_ebpf::host::{MemoryFrame, MemoryTables};
+use serval_tests::cases::{Case, Devices, World};
+use serval_tests::netns::Namespace;
+use serval_tests::program::{INGRESS, Origin, Outcome, Programs, object, veth_pair};
+use std::collections::BTreeMap;
+
+pub const HOOKS: [Hook; 2] = [Hook::Xdp, Hook::Tc];
+
+/// Devices for tables that no kernel sees.
+pub const NOWHERE: Devices = Devices { b: 2, c: 3, uplink: 4 };
+
+/// Counter slots that cases use.
+const SLOTS: u32 = 8;
+
+/// What a hook did, and what it counted.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub outcome: Outcome,
+    pub counted: BTreeMap<(u32, &'static str), u64>,
+}
+
+/// A frame and the state it meets.
+#[derive(Clone, Debug)]
+pub struct Question {
+    pub origin: Origin,
+    pub frame: MemoryFrame,
+    pub multicast_spent: bool,
+}
+
+impl From<&Case> for Question {
+    fn from(case: &Case) -> Self {
+        Self { origin: case.origin, frame: case.frame.clone(), multicast_spent: case.multicast_spent }
+    }
+}
+
+pub fn on_host(tables: &MemoryTables, hook: Hook, question: &Question) -> Seen {
+    tables.counters.borrow_mut().clear();
+    tables.multicast_spent.borrow_mut().clear();
+    if question.multicast_spent {
+        tables.multicast_spent.borrow_mut().insert(INGRESS);
+    }
+    let mut frame = question.frame.clone();
+    if hook == Hook::Xdp {
+        // XDP is not told of segmentation.
+        frame.gso_size = 0;
+    }
+    let action = match question.origin {
+        Origin::Vm => from_vm(&mut frame, tables, INGRESS, hook),
+        Origin::Uplink => from_uplink(&mut frame, tables, INGRESS, hook),
+    };
+    Seen { outcome: Outcome { action, bytes: frame.bytes }, counted: tables.counted() }
+}
+
+pub fn on_kernel(programs: &mut Programs, hook: Hook, question: &Question) -> Seen {
+    programs.clear_counters(SLOTS);
+    programs.set_multicast_spent(question.multicast_spent);
+    let outcome = programs.run(question.origin, hook, &question.frame);
+    Seen { outcome, counted: programs.counted(SLOTS) }
+}
+
+/// Runs `test` with the loaded programs and the tables that fill their maps, in a namespace with the receivers' devices.
+pub fn in_kernel(test: impl FnOnce(&mut Programs, &MemoryTables) + Send) {
+    if let Some(reason) = serval_tests::unavailable() {
+        eprintln!("skipped: {reason}");
+        return;
+    }
+    let Some(object) = object() else {
+        eprintln!("skipped: no BPF object; `cargo xtask test` builds it");
+        return;
+    };
+    let namespace = Namespace::new("decision").expect("a namespace");
+    namespace
+        .enter(|| {
+            let (b, c) = veth_pair("serval-b", "serval-c");
+            let (uplink, _) = veth_pair("serval-up", "serval-router");
+            let tables = World::tables(Devices { b, c, uplink });
+            let mut programs = Programs::load(&object);
+            programs.fill(&tables);
+            test(&mut programs, &tables);
+            Ok(())
+        })
+        .expect("the namespace is entered");
+}
+
+/// The answer as a test run shows it: not which device a redirect is for, and for TC a reply is a redirect, too.
+pub fn visible(hook: Hook, action: Action) -> Action {
+    match action {
+        Action::Redirect(_) => Action::Redirect(0),
+        Action::Reply if hook == Hook::Tc => Action::Redirect(0),
+        other => other,
+    }
+}
+
+/// What both builds must have in common.
+pub fn comparable(hook: Hook, seen: &Seen) -> (String, Option<&[u8]>, String) {
+    let action = visible(hook, seen.outcome.action);
+    let bytes = (action != Action::Drop).then_some(&*seen.outcome.bytes);
+    (format!("{action:?}"), bytes, format!("{:?}", seen.counted))
+}
+
+/// xorshift64*: the same numbers in every run.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % bound
+    }
+}

@@ -1,0 +1,155 @@
+//! The case table, and states of the tables that need no table.
+
+use crate::runs::{HOOKS, NOWHERE, Question, Seen, in_kernel, on_host, on_kernel, visible};
+use dataplane_ebpf::abi::Reason;
+use dataplane_ebpf::decide::{Action, Hook};
+use dataplane_ebpf::host::MemoryFrame;
+use serval_tests::cases::{self, Case, Expected, World};
+use serval_tests::program::INGRESS;
+use std::collections::BTreeSet;
+
+#[test]
+fn host_build_passes_the_case_table() {
+    let tables = World::tables(NOWHERE);
+    let failed: Vec<_> = cases::all()
+        .iter()
+        .flat_map(|case| HOOKS.map(|hook| differs(case, hook, on_host(&tables, hook, &case.into()))))
+        .flatten()
+        .collect();
+    assert!(failed.is_empty(), "{} differ:\n{}", failed.len(), failed.join("\n"));
+}
+
+#[test]
+fn loaded_programs_pass_the_case_table() {
+    in_kernel(|programs, _| {
+        let failed: Vec<_> = cases::all()
+            .iter()
+            .flat_map(|case| HOOKS.map(|hook| differs(case, hook, on_kernel(programs, hook, &case.into()))))
+            .flatten()
+            .collect();
+        assert!(failed.is_empty(), "{} differ:\n{}", failed.len(), failed.join("\n"));
+    });
+}
+
+#[test]
+fn every_drop_reason_has_a_case() {
+    let seen: BTreeSet<_> = cases::all()
+        .iter()
+        .flat_map(|case| {
+            let labels = case.xdp.counted.keys().chain(case.tc.counted.keys());
+            labels.map(|(_, label)| *label).collect::<Vec<_>>()
+        })
+        .collect();
+    // Those need another state of the tables; `states_without_an_endpoint` has them.
+    let elsewhere = [Reason::Unconfigured, Reason::AdminDown].map(Reason::label);
+    let missing: Vec<_> = Reason::ALL
+        .iter()
+        .map(|reason| reason.label())
+        .filter(|label| !seen.contains(label) && !elsewhere.contains(label))
+        .collect();
+    assert!(missing.is_empty(), "no case for {missing:?}");
+}
+
+#[test]
+fn case_names_are_unique() {
+    let mut seen = BTreeSet::new();
+    let twice: Vec<_> =
+        cases::all().iter().map(|case| case.name).filter(|name| !seen.insert(*name)).collect();
+    assert!(twice.is_empty(), "{twice:?}");
+}
+
+/// The frame of a case.
+fn question(name: &str) -> Question {
+    (&cases::all().into_iter().find(|case| case.name == name).expect("case")).into()
+}
+
+#[test]
+fn states_without_an_endpoint() {
+    let udp = question("UDP");
+    let mut down = World::tables(NOWHERE);
+    down.endpoints.get_mut(&INGRESS).expect("endpoint").flags = 0;
+    let mut unconfigured = World::tables(NOWHERE);
+    unconfigured.endpoints.clear();
+    for hook in HOOKS {
+        for (tables, slot, reason) in
+            [(&down, 1, Reason::AdminDown), (&unconfigured, 0, Reason::Unconfigured)]
+        {
+            let seen = on_host(tables, hook, &udp);
+            assert_eq!(seen.outcome.action, Action::Drop, "{hook:?} {reason:?}");
+            assert_eq!(seen.counted, [((slot, reason.label()), 1)].into(), "{hook:?}");
+        }
+        let bytes = [&[0; 12][..], &[8, 0], &[0x45; 20]].concat();
+        let ipv4 = Question { frame: MemoryFrame { bytes, ..MemoryFrame::default() }, ..udp.clone() };
+        let seen = on_host(&unconfigured, hook, &ipv4);
+        assert_eq!(seen.outcome.action, Action::Pass, "IPv4 is the kernel's");
+    }
+}
+
+#[test]
+fn states_without_a_device() {
+    let mut vanished = World::tables(NOWHERE);
+    vanished.devices.clear();
+    for (name, slot) in [("UDP", 1), ("by the default route", 1), ("from afar: UDP", 2)] {
+        let seen = on_host(&vanished, Hook::Xdp, &question(name));
+        assert_eq!(seen.outcome.action, Action::Drop, "{name}");
+        assert_eq!(seen.counted, [((slot, Reason::NoDevice.label()), 1)].into(), "{name}");
+    }
+}
+
+#[test]
+fn states_without_routes_or_uplinks() {
+    let mut alone = World::tables(NOWHERE);
+    alone.routes.clear();
+    alone.host_routes.clear();
+    alone.uplinks.clear();
+    for hook in HOOKS {
+        for name in ["by the default route", "a /128 wins over a prefix", "from afar: UDP"] {
+            let question = question(name);
+            let seen = on_host(&alone, hook, &question);
+            assert_eq!(seen.outcome.action, Action::Pass, "{name} by {hook:?}");
+            assert_eq!(seen.outcome.bytes, question.frame.bytes, "{name} by {hook:?}");
+        }
+    }
+}
+
+/// A tag that the kernel has taken out of the bytes, of whatever VLAN.
+#[test]
+fn tagged_frames_from_afar_are_the_hosts() {
+    let tables = World::tables(NOWHERE);
+    for vlan in [0, 5] {
+        let mut tagged = question("from afar: UDP");
+        tagged.frame.vlan = Some(vlan);
+        let seen = on_host(&tables, Hook::Tc, &tagged);
+        assert_eq!((seen.outcome.action, seen.outcome.bytes), (Action::Pass, tagged.frame.bytes));
+        assert!(seen.counted.is_empty(), "{:?}", seen.counted);
+    }
+}
+
+#[test]
+fn the_verifier_has_room() {
+    in_kernel(|programs, _| {
+        for (name, instructions) in programs.verified_instructions() {
+            println!("{name}: {instructions} instructions verified");
+            // The kernel gives up at 1,000,000; growth is noticed long before.
+            assert!(instructions < 250_000, "{name}: {instructions}");
+        }
+    });
+}
+
+/// What differs from what the table says, as text.
+fn differs(case: &Case, hook: Hook, seen: Seen) -> Option<String> {
+    let expected = case.expected(hook);
+    let action = visible(hook, seen.outcome.action);
+    let got = Expected {
+        action,
+        bytes: expected.bytes.is_some().then(|| seen.outcome.bytes.clone()),
+        counted: seen.counted.clone(),
+    };
+    let expected = Expected { action: visible(hook, expected.action), ..expected.clone() };
+    (got != expected).then(|| {
+        format!(
+            "{:?} by {hook:?}:\n  wanted {:?} {:?}\n  got    {:?} {:?}\n  bytes {:02x?}\n    vs  {:02x?}",
+            case.name, expected.action, expected.counted, got.action, got.counted, expected.bytes, got.bytes
+        )
+    })
+}
