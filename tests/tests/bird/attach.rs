@@ -2,7 +2,7 @@
 
 use super::rig::{Host, PATIENCE, hosts, nodes};
 use anyhow::{Result, bail, ensure};
-use serval::apply::bird::{Applied, BirdError, BirdState};
+use serval::apply::bird::{Applied, BirdError, BirdState, Retired};
 use serval_tests::process::Running;
 use serval_tests::require_rig;
 use serval_tests::wait::eventually;
@@ -46,7 +46,7 @@ fn the_systems_bird_is_configured_and_left_running() -> Result<()> {
 
     // It is not ours to end.
     n1.leave()?;
-    ensure!(!n1.retire()?);
+    ensure!(n1.retire()? == Retired::Nothing);
     ensure!(bird.is_alive()?);
 
     // The system restarts it with its own configuration: it gets ours again.
@@ -57,6 +57,12 @@ fn the_systems_bird_is_configured_and_left_running() -> Result<()> {
     let took = n1.wait_peers(&["n2"])?;
     println!("a session {took:?} after the system's BIRD was started again");
     n2.wait_route("2001:db8::1", true)?;
+
+    // Nobody is to configure it any more: it stays, and no passwords lie about.
+    ensure!(n1.give_up()? == Retired::Nothing);
+    ensure!(!n1.directory.path().join("bird/bird.conf").exists());
+    n1.namespace
+        .run(&format!("birdc -s {} show status", n1.directory.path().join("system.ctl").display()))?;
     Ok(())
 }
 

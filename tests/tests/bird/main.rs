@@ -3,7 +3,9 @@
 
 mod announcements;
 mod attach;
+mod daemon;
 mod old;
+mod retire;
 mod rig;
 mod sessions;
 mod survival;

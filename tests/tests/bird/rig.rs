@@ -1,7 +1,9 @@
 //! Hosts on one link, each with a BIRD of its own and TAPs whose routes carry Serval's mark.
 
 use anyhow::{Context, Result, bail, ensure};
-use serval::apply::bird::{Applied, Bird, BirdError, BirdStatus, PeerStatus, Settings, retire};
+use serval::apply::bird::{
+    Applied, Bird, BirdError, BirdStatus, PeerStatus, Retired, Settings, leave, retire,
+};
 use serval::config::Config;
 use serval::plan::bird::{self, BirdPlan};
 use serval::resource::Resources;
@@ -131,11 +133,20 @@ impl Host {
         Ok(())
     }
 
-    pub fn retire(&mut self) -> Result<bool> {
+    pub fn retire(&mut self) -> Result<Retired> {
         let run = self.directory.path().to_owned();
         self.run(async |bird| {
             *bird = None;
             Ok(retire(&run).await?)
+        })
+    }
+
+    /// There is no section for BIRD any more.
+    pub fn give_up(&mut self) -> Result<Retired> {
+        let run = self.directory.path().to_owned();
+        self.run(async |bird| {
+            *bird = None;
+            Ok(leave(&run).await?)
         })
     }
 
@@ -229,11 +240,7 @@ impl Host {
     pub fn crash(&self) -> Result<()> {
         let pid = self.pid()?;
         self.namespace.run(&format!("kill -9 {pid}"))?;
-        timed("the end of BIRD", PATIENCE, || {
-            let state = fs::read_to_string(format!("/proc/{pid}/stat"));
-            Ok(state.map_or(true, |stat| stat.contains(") Z ")).then_some(()))
-        })?;
-        Ok(())
+        eventually("the end of BIRD", PATIENCE, || Ok((!is_alive(&pid)).then_some(())))
     }
 
     pub fn birdc(&self, command: &str) -> Result<String> {
@@ -257,6 +264,11 @@ impl Drop for Host {
             eprintln!("cannot end BIRD of {}: {error:#}", self.node);
         }
     }
+}
+
+/// Whether a process runs; one that has ended need not have been waited for.
+pub fn is_alive(pid: &str) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
 /// The deletions of routes to VMs among what a monitor has heard.

@@ -2,7 +2,7 @@
 
 use super::rig::{Host, deletions, hosts, node, nodes, peer};
 use anyhow::{Result, ensure};
-use serval::apply::bird::{Applied, BirdState, PeerStatus};
+use serval::apply::bird::{Applied, BirdState, PeerStatus, Retired};
 use serval_tests::require_rig;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -138,7 +138,7 @@ fn one_of_two_reflectors_may_go_away() -> Result<()> {
     })?;
     n4.wait_route("2001:db8::3", true)?;
     let monitor = n4.monitor()?;
-    ensure!(n1.retire()?);
+    ensure!(n1.retire()? == Retired::Bird);
     n4.wait("one reflector less", |status| !peer(status, "rr/n1").is_some_and(PeerStatus::is_established))?;
     ensure!(n4.bird_route("2001:db8::3")?.contains("via fd00::3"), "{:?}", n4.bird_routes()?);
     ensure!(deletions(&monitor).is_empty(), "{:?}", monitor.log());

@@ -1,6 +1,6 @@
 //! What may not change: routes while BIRD or the daemon restarts, the configuration when a new one is bad.
 
-use super::rig::{PATIENCE, deletions, hosts, nodes, peer};
+use super::rig::{PATIENCE, deletions, hosts, is_alive, nodes, peer};
 use anyhow::{Result, bail, ensure};
 use serval::apply::bird::{Applied, BirdError, BirdState};
 use serval_tests::require_rig;
@@ -178,18 +178,28 @@ fn a_bird_that_somebody_else_reconfigures_is_brought_back() -> Result<()> {
 }
 
 #[test]
-fn a_bird_that_is_not_wanted_any_more_leaves_no_route() -> Result<()> {
+fn a_bird_whose_files_are_gone_is_replaced_as_after_a_crash() -> Result<()> {
     require_rig!();
     let (_link, [mut n1, mut n2]) = hosts()?;
     n1.plug("tap0", "2001:db8::1")?;
     n2.plug("tap0", "2001:db8::2")?;
-    n1.bring("[bird]\naggregates = [{ prefix = '2001:db8:a::/64' }]", &nodes(2))?;
+    n1.bring("[bird]", &nodes(2))?;
     n2.bring("[bird]", &nodes(2))?;
     n1.wait_route("2001:db8::2", true)?;
     n2.wait_route("2001:db8::1", true)?;
-    ensure!(n1.retire()?);
-    ensure!(n1.bird_routes()?.is_empty(), "{:?}", n1.bird_routes()?);
-    n2.wait_route("2001:db8::1", false)?;
-    ensure!(!n1.retire()?, "there was one more");
+    let before = n1.pid()?;
+    let monitors = [n1.monitor()?, n2.monitor()?];
+    fs::remove_dir_all(n1.directory.path().join("bird"))?;
+    ensure!(n1.bring("[bird]", &nodes(2))? == Applied::Started);
+    ensure!(!is_alive(&before), "two BIRDs run");
+    n1.wait_peers(&["n2"])?;
+    n1.wait("the end of the recovery", |status| status.state == BirdState::Up)?;
+    // The one that had been started is watched, not the one before.
+    n1.crash()?;
+    n1.wait("a new BIRD", |status| status.restarts == 2 && status.state != BirdState::Down)?;
+    n1.wait_peers(&["n2"])?;
+    for monitor in &monitors {
+        ensure!(deletions(monitor).is_empty(), "{:?}", monitor.log());
+    }
     Ok(())
 }

@@ -12,10 +12,10 @@ mod run;
 mod status;
 
 use crate::cause;
-use crate::config::Config;
+use crate::config::{Config, DEFAULT_FILE};
 use clap::{ArgAction, Parser, Subcommand};
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// The IPv6 edge of a compute host: forwards between the TAPs of VMs, guards them, and is their router.
@@ -103,7 +103,10 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Answer> {
     let config = || Config::load(arguments.config.as_deref());
     match &arguments.verb {
         Verb::Run => run::run(config()?),
-        Verb::Check { format } => check::run(config(), *format),
+        Verb::Check { format } => {
+            let file = arguments.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
+            check::run(file, config(), *format)
+        }
         Verb::Status { format } => status::run(&config()?, *format),
         Verb::Endpoints { format } => endpoints::run(&config()?, *format),
         Verb::Routes { format } => routes::run(&config()?, *format),

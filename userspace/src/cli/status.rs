@@ -1,7 +1,7 @@
 //! `serval status`: how the daemon and its endpoints are.
 
 use super::{Answer, Format, client, print};
-use crate::apply::bird::BirdStatus;
+use crate::apply::bird::{BirdState, BirdStatus};
 use crate::config::Config;
 use crate::serve::control::Verb;
 use crate::status::{EndpointStatus, FastPathState, State, Status};
@@ -60,7 +60,10 @@ fn render(status: &Status) -> String {
         line("routes: ", &super::routes::summary(routes));
     }
     if let Some(bird) = &status.bird {
-        line("\n", &peers(bird));
+        line("\n", &bird_line(bird));
+        if !bird.peers.is_empty() {
+            line("", &peers(bird));
+        }
         for complaint in bird.complaints() {
             line("", &complaint);
         }
@@ -74,7 +77,28 @@ fn render(status: &Status) -> String {
     text
 }
 
-fn peers(bird: &BirdStatus) -> String {
+/// BIRD as a whole in a line.
+pub(super) fn bird_line(bird: &BirdStatus) -> String {
+    let version = bird.version.as_ref().map_or_else(String::new, |version| format!(" {version}"));
+    let state = match bird.state {
+        BirdState::Up => "up",
+        BirdState::Recovering => "recovering, routes stay as they were until its neighbours have spoken",
+        BirdState::Busy => "busy, loading routes",
+        BirdState::Down => "down",
+    };
+    let mut line = format!("BIRD{version} {state}");
+    for (word, value) in [(", since", &bird.since), (", router id", &bird.router_id)] {
+        if let Some(value) = value {
+            line += &format!("{word} {value}");
+        }
+    }
+    if bird.restarts > 0 {
+        line += &format!(", started again {} times", bird.restarts);
+    }
+    line
+}
+
+pub(super) fn peers(bird: &BirdStatus) -> String {
     let mut table = print::table(&["BGP PEER", "ADDRESS", "AS", "STATE", "SINCE", "IMPORTED", "EXPORTED"]);
     let known = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
     for peer in &bird.peers {
@@ -88,7 +112,7 @@ fn peers(bird: &BirdStatus) -> String {
             peer.exported.to_string(),
         ]);
     }
-    table.to_string()
+    table.trim_fmt()
 }
 
 fn table(endpoints: &[EndpointStatus]) -> String {

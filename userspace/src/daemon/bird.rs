@@ -1,11 +1,17 @@
 //! BIRD beside the endpoints: it is brought to its plan whenever the resources have changed, and asked for `status`.
 
-use crate::apply::bird::{Bird, Settings};
+use crate::apply::bird::{Bird, Retired, Settings, leave};
+use crate::cause::in_one_line;
 use crate::config::Config;
 use crate::plan::Conflict;
 use crate::plan::bird::{self, BirdPlan};
 use crate::resource::Resources;
 use crate::status::Status;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long to wait before trying once more to end a BIRD.
+const PAUSE: Duration = Duration::from_secs(10);
 
 /// BIRD, if the configuration has a section for it.
 pub struct Routing {
@@ -17,6 +23,9 @@ impl Routing {
     /// Begins to look after BIRD, within a tokio runtime.
     pub fn open(config: &Config) -> Self {
         let bird = config.bird.as_ref().map(|bird| Bird::spawn(Settings::of(bird, &config.paths.run)));
+        if bird.is_none() {
+            tokio::spawn(give_up(config.paths.run.clone()));
+        }
         Self { bird, plan: None }
     }
 
@@ -54,5 +63,24 @@ impl Routing {
             }
             status
         }
+    }
+}
+
+/// The configuration has no section for BIRD: one that an earlier daemon has started must not go on announcing.
+async fn give_up(run: PathBuf) {
+    loop {
+        match leave(&run).await {
+            Ok(Retired::Nothing) => return,
+            Ok(retired) => {
+                tracing::info!("{retired}");
+                return;
+            }
+            Err(error) => tracing::warn!(
+                "a BIRD of an earlier configuration may still announce this host's VMs: {}; trying again in {} s",
+                in_one_line(&error),
+                PAUSE.as_secs()
+            ),
+        }
+        tokio::time::sleep(PAUSE).await;
     }
 }

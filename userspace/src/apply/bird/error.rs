@@ -47,6 +47,9 @@ pub enum BirdError {
         /// Why.
         source: io::Error,
     },
+    /// The kernel's routes cannot be read, or not be changed.
+    #[error("BIRD's routes in the kernel: {0}")]
+    Kernel(#[from] io::Error),
     /// The control socket.
     #[error(transparent)]
     Control(#[from] ControlError),

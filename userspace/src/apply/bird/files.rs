@@ -63,6 +63,17 @@ impl Files {
         fs::rename(self.candidate(), self.current())
     }
 
+    /// Takes away what has been taken and what has not: passwords are in it.
+    pub fn forget(&self) -> io::Result<()> {
+        for path in [self.candidate(), self.current()] {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// The text that BIRD has taken, if one has been.
     pub fn taken(&self) -> io::Result<Option<String>> {
         match fs::read_to_string(self.current()) {
@@ -93,6 +104,11 @@ mod tests {
             files.adopt().unwrap();
             assert_eq!(files.taken().unwrap().as_deref(), Some(text));
             assert!(!files.candidate().exists());
+        }
+        files.propose("three", None).unwrap();
+        for _ in 0..2 {
+            files.forget().unwrap();
+            assert!(!files.candidate().exists() && !files.current().exists());
         }
     }
 

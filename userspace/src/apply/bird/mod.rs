@@ -15,10 +15,13 @@
 
 mod control;
 mod error;
+mod fib;
 mod files;
 mod inputs;
 mod load;
+mod process;
 mod program;
+mod rehearse;
 mod reply;
 mod report;
 mod retire;
@@ -28,7 +31,8 @@ mod table;
 
 pub use control::ControlError;
 pub use error::BirdError;
-pub use retire::retire;
+pub use rehearse::rehearse;
+pub use retire::{Retired, leave, retire};
 pub use status::{BirdState, BirdStatus, PeerStatus};
 
 use crate::config::BirdConfig;

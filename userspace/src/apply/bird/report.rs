@@ -5,15 +5,28 @@ use super::control::ControlError;
 use super::status::{BirdState, BirdStatus, PeerStatus};
 use crate::cause::in_one_line;
 use crate::plan::bird::BirdPlan;
+use std::time::{Duration, Instant};
 
 /// What the one who looks after BIRD knows.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Report {
-    pub error: Option<String>,
+    pub trouble: Option<Trouble>,
     pub problems: Vec<String>,
     pub plan: Option<Box<BirdPlan>>,
     pub restarts: u64,
 }
+
+/// Why BIRD could not be brought to the plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// It does not answer.
+    Silent { since: Instant },
+    /// Anything else.
+    Fault(String),
+}
+
+/// How long a BIRD may be silent before that is a fault: with 100,000 routes it is for some 15 s after a restart.
+const BUSY: Duration = Duration::from_secs(120);
 
 impl Report {
     /// Joins what is known with what BIRD says.
@@ -26,17 +39,30 @@ impl Report {
         };
         let (seen, unseen) = match seen {
             Ok(seen) => (Some(seen), None),
+            Err(ControlError::Silent) => (None, None),
             Err(error) => (None, Some(in_one_line(&error))),
         };
         BirdStatus {
             state,
-            reason: self.error.clone().or(unseen),
+            reason: self.fault(Instant::now()).or(unseen),
             problems: self.problems.clone(),
             version: seen.as_ref().map(|seen| seen.version.clone()),
             router_id: seen.as_ref().and_then(|seen| seen.daemon.router_id.clone()),
             since: seen.as_ref().and_then(|seen| seen.daemon.started.clone()),
             restarts: self.restarts,
             peers: self.peers(seen.as_ref()),
+        }
+    }
+
+    fn fault(&self, now: Instant) -> Option<String> {
+        match &self.trouble {
+            Some(Trouble::Fault(fault)) => Some(fault.clone()),
+            Some(Trouble::Silent { since }) => {
+                let silence = now.saturating_duration_since(*since);
+                (silence > BUSY)
+                    .then(|| format!("{}, for {} s already", ControlError::Silent, silence.as_secs()))
+            }
+            None => None,
         }
     }
 
@@ -141,9 +167,18 @@ mod tests {
     }
 
     #[test]
+    fn a_bird_that_loads_routes_is_well_until_that_takes_too_long() {
+        let since = Instant::now();
+        let report = Report { trouble: Some(Trouble::Silent { since }), ..report() };
+        assert_eq!(report.status(Err(ControlError::Silent)).complaints(), [""; 0]);
+        let fault = report.fault(since + BUSY + Duration::from_secs(1)).unwrap();
+        assert!(fault.ends_with("for 121 s already"), "{fault}");
+    }
+
+    #[test]
     fn what_failed_counts_more_than_what_is_seen() {
-        let report =
-            Report { error: Some("refused".to_owned()), problems: vec!["odd".to_owned()], ..report() };
+        let trouble = Some(Trouble::Fault("refused".to_owned()));
+        let report = Report { trouble, problems: vec!["odd".to_owned()], ..report() };
         let status = report.status(Err(ControlError::Silent));
         assert_eq!(status.reason.as_deref(), Some("refused"));
         assert_eq!(status.complaints(), ["BIRD: refused", "BIRD: odd"]);

@@ -5,8 +5,8 @@ use super::control::{Connection, ControlError};
 use super::error::BirdError;
 use super::files::{Files, group_of};
 use super::program::{Program, dialect};
-use super::report::Report;
-use super::{Applied, Mode, Settings, inputs, load, retire};
+use super::report::{Report, Trouble};
+use super::{Applied, Mode, Retired, Settings, inputs, load, process, retire};
 use crate::cause::in_one_line;
 use crate::plan::bird::{BirdPlan, Inputs, render};
 use std::path::PathBuf;
@@ -48,6 +48,8 @@ pub(super) struct Supervisor {
     desired: Option<Box<BirdPlan>>,
     known: Inputs,
     child: Option<Child>,
+    /// An idle connection: its end is how we see that BIRD has ended, whoever its parent is.
+    link: Option<Connection>,
     /// When BIRD was last started by us.
     started: Option<Instant>,
     /// It has run: a start is one more, from then on.
@@ -66,6 +68,7 @@ impl Supervisor {
             desired: None,
             known: Inputs::default(),
             child: None,
+            link: None,
             started: None,
             has_run: false,
             pause: PAUSES.0,
@@ -78,8 +81,6 @@ impl Supervisor {
         if let Mode::Attach { .. } = self.settings.mode {
             self.give_way().await;
         }
-        // An idle connection: its end is how we see that BIRD has ended, whoever its parent is.
-        let mut link: Option<Connection> = None;
         let mut next = Instant::now() + AUDIT;
         loop {
             let mut answer = None;
@@ -91,8 +92,8 @@ impl Supervisor {
                     }
                     None => return,
                 },
-                () = ended(&mut link) => {
-                    link = None;
+                () = ended(&mut self.link) => {
+                    self.link = None;
                     self.mourn().await;
                     next = Instant::now() + self.delay_after_death();
                     continue;
@@ -101,9 +102,9 @@ impl Supervisor {
             }
             let outcome = self.reconcile().await;
             next = Instant::now() + self.pause_after(&outcome);
-            if link.is_none() {
-                link = Connection::open(&self.socket).await.ok();
-                self.has_run |= link.is_some();
+            if self.link.is_none() {
+                self.link = Connection::open(&self.socket).await.ok();
+                self.has_run |= self.link.is_some();
             }
             self.tell(&outcome);
             if let Some(Err(_)) = answer.map(|answer| answer.send(outcome)) {
@@ -115,8 +116,8 @@ impl Supervisor {
     /// A BIRD of our own, from when the configuration was another, must not stand beside the system's.
     async fn give_way(&self) {
         match retire(&self.settings.run).await {
-            Ok(true) => tracing::info!("the BIRD that serval had started has been ended"),
-            Ok(false) => {}
+            Ok(Retired::Nothing) => {}
+            Ok(retired) => tracing::info!("{retired}"),
             Err(error) => {
                 tracing::warn!("the BIRD that serval had started still runs: {}", in_one_line(&error))
             }
@@ -176,6 +177,9 @@ impl Supervisor {
         plan: &BirdPlan,
         inputs: &Inputs,
     ) -> Result<Applied, BirdError> {
+        // A second one would tear at the same routes.
+        let lost = process::end_lost(&self.files).await > 0;
+        self.link = None;
         let again = self.files.taken().map_err(|source| self.unusable(source))?.is_some();
         self.propose(&render(plan, inputs, program.dialect, &new_revision()))?;
         let refusal = match program.check(&self.files.candidate()).await {
@@ -186,7 +190,7 @@ impl Supervisor {
             Err(refusal) if again => Some(refusal),
             Err(error) => return Err(error),
         };
-        let mut child = program.start(&self.files, again)?;
+        let mut child = program.start(&self.files, again || lost)?;
         self.started = Some(Instant::now());
         if self.has_run {
             self.publish.send_modify(|report| report.restarts += 1);
@@ -264,18 +268,25 @@ impl Supervisor {
 
     /// Makes an outcome known, and says what is new.
     fn tell(&mut self, outcome: &Result<Applied, BirdError>) {
-        let error = outcome.as_ref().err().map(|error| in_one_line(error));
-        match (outcome, &error) {
-            (Ok(Applied::Started), _) => tracing::info!("BIRD has been started"),
-            (Ok(Applied::Loaded), _) => tracing::info!("BIRD has been reconfigured"),
-            (Ok(Applied::Unchanged), _) => {}
-            (Err(_), error) => {
-                if self.publish.borrow().error != *error {
-                    tracing::warn!("{}", error.as_deref().unwrap_or_default());
-                }
-            }
+        let before = self.publish.borrow().trouble.clone();
+        let trouble = match outcome {
+            Ok(_) => None,
+            // Too busy to answer: for seconds, while it loads many routes. It is a fault only if it stays so.
+            Err(BirdError::Control(ControlError::Silent)) => match before {
+                Some(Trouble::Silent { .. }) => before.clone(),
+                _ => Some(Trouble::Silent { since: std::time::Instant::now() }),
+            },
+            Err(error) => Some(Trouble::Fault(in_one_line(error))),
+        };
+        match outcome {
+            Ok(Applied::Started) => tracing::info!("BIRD has been started"),
+            Ok(Applied::Loaded) => tracing::info!("BIRD has been reconfigured"),
+            Ok(Applied::Unchanged) => {}
+            Err(_) if trouble == before => {}
+            Err(BirdError::Control(ControlError::Silent)) => tracing::info!("BIRD is busy"),
+            Err(error) => tracing::warn!("{}", in_one_line(error)),
         }
-        self.publish.send_modify(|report| report.error = error);
+        self.publish.send_modify(|report| report.trouble = trouble);
     }
 }
 
