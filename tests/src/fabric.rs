@@ -1,6 +1,6 @@
 //! Several hosts on one link, and the world behind a router: what a cloud's network is to its hosts. The router is a
-//! bridge with all hosts' cables in it that also routes, as a top-of-rack switch does. Nobody speaks BGP here: routes
-//! are what tests say with [`Fabric::route`].
+//! bridge with all hosts' cables in it that also routes, as a top-of-rack switch does. Nobody speaks BGP unasked: routes
+//! are what tests say with [`Fabric::route`], or what BIRDs find when tests configure them ([`crate::bgp`]).
 
 use crate::cloud::subnet;
 use crate::host::Host;
@@ -62,10 +62,19 @@ impl Fabric {
     /// The same with all daemons started.
     pub fn started(label: &str, count: u8) -> Result<Self> {
         let mut fabric = Self::new(label, count)?;
-        for host in &mut fabric.hosts {
-            host.start()?;
-        }
+        fabric.start()?;
         Ok(fabric)
+    }
+
+    /// Starts the daemons of all hosts at once.
+    pub fn start(&mut self) -> Result<()> {
+        for host in &mut self.hosts {
+            host.launch()?;
+        }
+        for host in &mut self.hosts {
+            host.wait_ready()?;
+        }
+        Ok(())
     }
 
     /// Host `number`, from 1 on.
@@ -101,6 +110,11 @@ impl Fabric {
     /// Lets XDP redirect to the uplink of host `number`: a veth takes such frames when its peer does GRO.
     pub fn take_redirects(&self, number: u8) -> Result<()> {
         self.router.run(&format!("ethtool -K host{number} gro on")).map(drop)
+    }
+
+    /// Takes the cable of host `number` out of the router, and leaves light on it: the host sees nothing but silence.
+    pub fn silence(&self, number: u8) -> Result<()> {
+        self.router.ip(&format!("link set host{number} nomaster")).map(drop)
     }
 
     fn join(&self, label: &str, number: u8) -> Result<Host> {

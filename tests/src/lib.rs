@@ -6,6 +6,7 @@
 //! Frames are built and checked by [`frame`], which shares no code with the data plane, so that a mistake there is not
 //! repeated here.
 
+pub mod bgp;
 pub mod cases;
 pub mod cloud;
 pub mod fabric;
@@ -18,6 +19,7 @@ pub mod netns;
 pub mod process;
 pub mod program;
 pub mod qemu;
+pub mod scene;
 pub mod stream;
 pub mod tap;
 pub mod traffic;

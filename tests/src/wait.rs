@@ -8,7 +8,17 @@ use std::time::{Duration, Instant};
 const PERIOD: Duration = Duration::from_millis(1);
 
 /// Asks `probe` every millisecond until it has an answer; after `limit` an error says `what` did not come.
-pub fn eventually<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+pub fn eventually<T>(what: &str, limit: Duration, probe: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    every(PERIOD, what, limit, probe)
+}
+
+/// As [`eventually`], for what takes seconds and costs a process to look at: asks once in `period`.
+pub fn every<T>(
+    period: Duration,
+    what: &str,
+    limit: Duration,
+    mut probe: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
     let start = Instant::now();
     loop {
         if let Some(answer) = probe()? {
@@ -17,7 +27,7 @@ pub fn eventually<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Res
         if start.elapsed() >= limit {
             bail!("not within {limit:?}: {what}");
         }
-        thread::sleep(PERIOD);
+        thread::sleep(period);
     }
 }
 

@@ -1,21 +1,19 @@
 //! VMs on several hosts, and the world: the fast path at both ends, and what routers on the way owe.
 
 use anyhow::{Context, Result, ensure};
-use serval_tests::cloud::{address, endpoint, name, running};
+use serval_tests::cloud::{address, endpoint, name};
 use serval_tests::fabric::{Fabric, ROUTER, UPLINK, WORLD, WORLD_ROUTER, host_address};
-use serval_tests::guest::KernelGuest;
 use serval_tests::host::PATIENCE;
 use serval_tests::netns::Namespace;
 use serval_tests::require_rig;
+use serval_tests::scene::{PINGS, Scene};
 use serval_tests::stream::{Account, Stream};
 use serval_tests::tap::Offloads;
-use serval_tests::traffic::{iperf3, iperf3_server, ping};
+use serval_tests::traffic::{iperf3, iperf3_server};
 use serval_tests::wait::eventually;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-const PINGS: u32 = 20;
+use std::time::Instant;
 
 /// Datagrams a second.
 const RATE: u32 = 2_000;
@@ -23,61 +21,24 @@ const RATE: u32 = 2_000;
 /// Datagrams that must come through in each state.
 const STEP: u64 = 500;
 
-struct Scene {
-    fabric: Fabric,
-    /// VM n on host n.
-    guests: Vec<KernelGuest>,
-}
-
-impl Scene {
-    /// Two hosts with a VM each, all routes in place and all next hops known.
-    fn new(label: &str, offloads: Offloads) -> Result<Self> {
-        let fabric = Fabric::started(label, 2)?;
-        let mut guests = Vec::new();
-        for number in [1, 2] {
-            fabric.take_redirects(number)?;
-            guests.push(running(fabric.host(number), number, offloads)?);
-            fabric.route(address(number), number)?;
-            // To the other VM, and to everywhere.
-            fabric.host(number).wait_status("a default route mirrored", |status| status.mirrored() >= 1)?;
-        }
-        let scene = Self { fabric, guests };
-        for (from, to) in [(1, address(2)), (2, address(1)), (1, WORLD), (2, WORLD)] {
-            scene.settle(from, to)?;
-        }
-        Ok(scene)
+/// Two hosts with a VM each, all routes in place and all next hops known.
+fn two_hosts(label: &str, offloads: Offloads) -> Result<Scene> {
+    let scene = Scene::populate(Fabric::started(label, 2)?, 2, offloads)?;
+    for number in [1, 2] {
+        scene.fabric.route(address(number), number)?;
     }
-
-    fn guest(&self, number: u8) -> &KernelGuest {
-        &self.guests[usize::from(number) - 1]
+    for number in [1, 2] {
+        // To the other VM, and to everywhere.
+        scene.fabric.host(number).wait_status("a default route mirrored", |status| status.mirrored() >= 1)?;
     }
-
-    /// Waits until echo requests of VM `number` and their answers go by the fast path: its host knows the next hop.
-    fn settle(&self, number: u8, to: Ipv6Addr) -> Result<()> {
-        eventually(&format!("the fast path of host {number} to {to}"), PATIENCE, || {
-            let before = self.counted(number)?;
-            ping(&self.guest(number).namespace, to, 1, Duration::from_secs(1))?;
-            let after = self.counted(number)?;
-            Ok((after.0 > before.0 && after.1 > before.1).then_some(()))
-        })
+    for (from, to) in [(1, address(2)), (2, address(1)), (1, WORLD), (2, WORLD)] {
+        scene.settle(from, to)?;
     }
-
-    /// Frames that the fast path forwarded from VM `number` and delivered to it.
-    fn counted(&self, number: u8) -> Result<(u64, u64)> {
-        let endpoint = self.fabric.host(number).endpoint(&name(number))?;
-        Ok((endpoint.forwarded()?, endpoint.delivered()?))
-    }
-
-    /// All echoes between two places are answered.
-    fn echoes(&self, from: &Namespace, to: Ipv6Addr) -> Result<()> {
-        let ping = ping(from, to, PINGS, Duration::from_millis(20))?;
-        ensure!(ping.received == PINGS, "{} -> {to}: {ping:?}", from.name());
-        Ok(())
-    }
+    Ok(scene)
 }
 
 fn fast_path_at_both_ends(label: &str, offloads: Offloads) -> Result<()> {
-    let scene = Scene::new(label, offloads)?;
+    let scene = two_hosts(label, offloads)?;
     let world = &scene.fabric.world;
     let whole = offloads == Offloads::NONE;
     let pings = u64::from(PINGS);
@@ -169,7 +130,7 @@ fn answer(from: &Namespace, to: Ipv6Addr, options: &str) -> Result<(Ipv6Addr, St
 #[test]
 fn traceroute_shows_every_router() -> Result<()> {
     require_rig!();
-    let scene = Scene::new("trace", Offloads::ALL)?;
+    let scene = two_hosts("trace", Offloads::ALL)?;
     let hop_limit = |from: &Namespace, to, limit: u8| answer(from, to, &format!("-t {limit}"));
     let vm1 = &scene.guest(1).namespace;
     let exceeded = "Time exceeded: Hop limit";
@@ -191,7 +152,7 @@ fn traceroute_shows_every_router() -> Result<()> {
 #[test]
 fn unreachable_destinations_are_told() -> Result<()> {
     require_rig!();
-    let scene = Scene::new("unreach", Offloads::ALL)?;
+    let scene = two_hosts("unreach", Offloads::ALL)?;
     let vm1 = &scene.guest(1).namespace;
     let host = &scene.fabric.host(1).namespace;
     let nowhere: Ipv6Addr = "2001:db8:bad::1".parse()?;
@@ -234,7 +195,7 @@ fn path_mtu(from: &Namespace, to: &Namespace, destination: Ipv6Addr, mtu: u32) -
 #[test]
 fn path_mtu_is_discovered_behind_the_fast_path() -> Result<()> {
     require_rig!();
-    let scene = Scene::new("pmtu", Offloads::ALL)?;
+    let scene = two_hosts("pmtu", Offloads::ALL)?;
     let (vm1, vm2, world) = (&scene.guest(1).namespace, &scene.guest(2).namespace, &scene.fabric.world);
     // At the far router: its Packet Too Big crosses the fast path of the host.
     scene.fabric.router.ip("link set world mtu 1400")?;
@@ -276,7 +237,7 @@ fn under_traffic(scene: &Scene, what: &str, change: impl FnOnce(&Stream) -> Resu
 #[test]
 fn a_next_hop_that_changes_its_mac_is_followed() -> Result<()> {
     require_rig!();
-    let scene = Scene::new("mac", Offloads::NONE)?;
+    let scene = two_hosts("mac", Offloads::NONE)?;
     let host = &scene.fabric.host(2).namespace;
     // The host tells its neighbours, as it does where addresses move.
     host.set_sysctl(&format!("net/ipv6/conf/{UPLINK}/ndisc_notify"), 1)?;
@@ -298,7 +259,7 @@ fn a_next_hop_that_changes_its_mac_is_followed() -> Result<()> {
 #[test]
 fn a_next_hop_that_fails_is_the_kernels_until_it_is_back() -> Result<()> {
     require_rig!();
-    let scene = Scene::new("fail", Offloads::NONE)?;
+    let scene = two_hosts("fail", Offloads::NONE)?;
     let router = &scene.fabric.router;
     // The kernel checks a neighbour after half a second rather than 30; the present ones it shall forget.
     let host = &scene.fabric.host(1).namespace;
@@ -327,7 +288,7 @@ enum First {
 }
 
 fn moved_under_traffic(label: &str, first: First) -> Result<()> {
-    let mut scene = Scene::new(label, Offloads::NONE)?;
+    let mut scene = two_hosts(label, Offloads::NONE)?;
     let from_world = Stream::start(&scene.fabric.world, &scene.guest(1).namespace, address(1), 7_000, RATE)?;
     let from_vm2 =
         Stream::start(&scene.guest(2).namespace, &scene.guest(1).namespace, address(1), 7_001, RATE)?;

@@ -1,9 +1,11 @@
 //! A host: a namespace with directories of its own in which a real `serval run` works.
 
+mod bird;
 mod documents;
 mod inventory;
 mod status;
 
+pub use bird::{bgp_event, session};
 pub use documents::{Endpoint, Subnet};
 pub use inventory::Inventory;
 pub use status::{EndpointStatus, Status};
@@ -146,6 +148,11 @@ impl Host {
     /// Starts the daemon and waits until it is ready; says how long that took.
     pub fn start(&mut self) -> Result<Duration> {
         self.launch()?;
+        self.wait_ready()
+    }
+
+    /// Waits until the launched daemon is ready; says how long that took.
+    pub fn wait_ready(&mut self) -> Result<Duration> {
         let what = format!("the daemon of {} ready", self.node);
         let ready = timed(&what, START, || {
             let daemon = self.daemon.as_mut().context("the daemon was not launched")?;

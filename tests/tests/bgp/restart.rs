@@ -1,0 +1,158 @@
+//! What ends and begins again while VMs talk: BIRD, the daemon, a session. With graceful restart (RFC 4724) no datagram is
+//! lost, because the kernel's routes stay at both ends and the fast path follows the kernel.
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+use serval_tests::bgp::{nodes, share};
+use serval_tests::cloud::address;
+use serval_tests::fabric::{Fabric, UPLINK};
+use serval_tests::host::bgp_event;
+use serval_tests::require_rig;
+use serval_tests::scene::Scene;
+use serval_tests::stream::{Account, Stream};
+use serval_tests::tap::Offloads;
+
+/// Datagrams a second.
+const RATE: u32 = 1_000;
+
+/// Datagrams that must come through before and after.
+const STEP: u64 = 500;
+
+/// Two hosts of a mesh whose VMs reach each other.
+fn pair(label: &str) -> Result<Scene> {
+    let mut fabric = Fabric::new(label, 2)?;
+    share(&fabric, "[bird]", &nodes(&fabric, 2))?;
+    fabric.start()?;
+    let scene = Scene::populate(fabric, 2, Offloads::NONE)?;
+    for (from, to) in [(1, 2), (2, 1)] {
+        scene.fabric.host(from).wait_route(address(to))?;
+        scene.settle(from, address(to))?;
+        scene.fabric.host(from).wait_session(scene.fabric.host(to).node())?;
+    }
+    Ok(scene)
+}
+
+/// Datagrams both ways while something happens to host 1.
+fn under_traffic(
+    scene: &mut Scene,
+    what: &str,
+    change: impl FnOnce(&mut Scene) -> Result<()>,
+) -> Result<[Account; 2]> {
+    let streams = [scene.stream(1, 2, RATE)?, scene.stream(2, 1, RATE)?];
+    let advance = || streams.iter().try_for_each(|stream| stream.advance(STEP));
+    advance()?;
+    change(scene)?;
+    advance()?;
+    let [there, back] = streams.map(Stream::finish);
+    let accounts = [there?, back?];
+    println!("{what}: from VM 1 {}; to VM 1 {}", accounts[0], accounts[1]);
+    Ok(accounts)
+}
+
+/// When the session of host 1 with host 2 was established.
+fn since(scene: &Scene) -> Result<Value> {
+    Ok(scene.fabric.host(1).bird()?["peers"][0]["since"].clone())
+}
+
+#[test]
+fn a_bird_that_crashes_costs_no_datagram() -> Result<()> {
+    require_rig!();
+    let mut scene = pair("crash")?;
+    let before = scene.fabric.host(1).bird_pid()?;
+    let accounts = under_traffic(&mut scene, "kill -9 of BIRD", |scene| {
+        let [here, there] = [scene.fabric.host(1), scene.fabric.host(2)];
+        here.crash_bird()?;
+        here.wait_bird("a new BIRD", |bird| bird["restarts"] == 1)?;
+        let took = here.wait_session(there.node())?;
+        println!("the session is back, and all is well, {} ms after the new BIRD", took.as_millis());
+        there.wait_session(here.node()).map(drop)
+    })?;
+    ensure!(scene.fabric.host(1).bird_pid()? != before, "nothing was started");
+    accounts.iter().try_for_each(Account::complete)
+}
+
+#[test]
+fn a_daemon_that_ends_and_returns_costs_neither_datagram_nor_session() -> Result<()> {
+    require_rig!();
+    let mut scene = pair("daemon")?;
+    let (pid, session) = (scene.fabric.host(1).bird_pid()?, since(&scene)?);
+    let restarted = under_traffic(&mut scene, "restart of serval", |scene| {
+        let host = scene.fabric.host_mut(1);
+        let status = host.stop()?;
+        ensure!(status.success(), "serval ended with {status}");
+        host.start().map(drop)
+    })?;
+    let killed = under_traffic(&mut scene, "kill -9 of serval", |scene| {
+        let host = scene.fabric.host_mut(1);
+        host.kill()?;
+        host.start().map(drop)
+    })?;
+    let host = scene.fabric.host(1);
+    host.wait_session(scene.fabric.host(2).node())?;
+    ensure!(host.bird_pid()? == pid && since(&scene)? == session, "BIRD or its session is another one");
+    [restarted, killed].iter().flatten().try_for_each(Account::complete)
+}
+
+#[test]
+fn daemon_and_bird_that_die_together_cost_no_datagram() -> Result<()> {
+    require_rig!();
+    let mut scene = pair("both")?;
+    let accounts = under_traffic(&mut scene, "kill -9 of serval and BIRD", |scene| {
+        let host = scene.fabric.host_mut(1);
+        host.kill()?;
+        host.crash_bird()?;
+        host.start()?;
+        let [here, there] = [scene.fabric.host(1), scene.fabric.host(2)];
+        here.wait_session(there.node())?;
+        there.wait_session(here.node()).map(drop)
+    })?;
+    accounts.iter().try_for_each(Account::complete)
+}
+
+#[test]
+fn a_session_that_ends_without_need_is_back_by_itself() -> Result<()> {
+    require_rig!();
+    let mut scene = pair("flap")?;
+    // The connection is reset: neither BIRD restarts, so neither says on return that its routes have been kept (the
+    // forwarding bit of RFC 4724 section 3), and both forget the other's for the moment until they are told again.
+    let session = since(&scene)?;
+    under_traffic(&mut scene, "connection reset", |scene| {
+        let host = scene.fabric.host(1);
+        host.namespace.run("ss --kill --tcp state established ( dport = 179 or sport = 179 )")?;
+        let established = since_again(scene, &session);
+        host.wait_route(address(2))?;
+        scene.fabric.host(2).wait_route(address(1))?;
+        established
+    })?;
+    // An operator restarts it: that is a farewell (Cease), after which routes go at once.
+    let session = since(&scene)?;
+    under_traffic(&mut scene, "restart of the session", |scene| {
+        let host = scene.fabric.host(1);
+        host.birdc("restart \"mesh_*\"")?;
+        let established = since_again(scene, &session);
+        host.wait_route(address(2))?;
+        scene.fabric.host(2).wait_route(address(1))?;
+        established
+    })?;
+    // The cable is out for less than the hold time: nothing ends.
+    let session = since(&scene)?;
+    under_traffic(&mut scene, "cable out and in", |scene| {
+        let router = &scene.fabric.router;
+        router.ip("link set host1 down")?;
+        bgp_event("no carrier", || {
+            Ok(scene.fabric.host(1).namespace.ip(&format!("link show dev {UPLINK}"))?.contains("NO-CARRIER"))
+        })?;
+        router.ip("link set host1 up").map(drop)
+    })?;
+    ensure!(since(&scene)? == session, "the session ended");
+    Ok(())
+}
+
+/// Waits until the session has been established anew.
+fn since_again(scene: &Scene, before: &Value) -> Result<()> {
+    bgp_event("another session", || {
+        let peer = &scene.fabric.host(1).bird()?["peers"][0];
+        Ok(peer["since"] != *before && peer["state"] == "established")
+    })
+    .map(drop)
+}
