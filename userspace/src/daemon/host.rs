@@ -201,6 +201,7 @@ impl Host {
             },
             Ok(_) | Err(_) => {}
         }
+        self.uplinks.audit();
         self.apply_uplinks();
         self.ledger.audit();
     }

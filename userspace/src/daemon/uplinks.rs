@@ -16,6 +16,9 @@ pub struct Uplinks {
     mirror: Option<Result<Mirror, String>>,
     /// The interfaces that routes use.
     used: watch::Sender<BTreeSet<u32>>,
+    /// Those that routes have used since the start and that are still there: a route that comes and goes shall not take
+    /// the programs along each time.
+    kept: BTreeSet<u32>,
     applied: BTreeMap<u32, (Uplink, HookReport)>,
     /// Something failed, and is tried again at the next occasion.
     unfinished: bool,
@@ -24,7 +27,13 @@ pub struct Uplinks {
 impl Uplinks {
     /// Nothing yet.
     pub fn new() -> Self {
-        Self { mirror: None, used: watch::Sender::default(), applied: BTreeMap::new(), unfinished: true }
+        Self {
+            mirror: None,
+            used: watch::Sender::default(),
+            kept: BTreeSet::new(),
+            applied: BTreeMap::new(),
+            unfinished: true,
+        }
     }
 
     /// The interfaces that routes to other hosts use, as that changes.
@@ -52,6 +61,7 @@ impl Uplinks {
     /// The fast path ends.
     pub fn stop(&mut self) {
         self.mirror = None;
+        self.kept.clear();
         self.applied.clear();
         self.unfinished = true;
     }
@@ -63,10 +73,9 @@ impl Uplinks {
             // Nobody knows yet; what an earlier daemon left goes on.
             return;
         }
-        let wanted = {
-            let used = self.used.borrow();
-            plan::uplinks(facts, &config.uplinks, &used, &config.tap_prefix)
-        };
+        self.kept.extend(self.used.borrow().iter());
+        self.kept.retain(|ifindex| facts.links.values().any(|link| link.ifindex == *ifindex));
+        let wanted = plan::uplinks(facts, &config.uplinks, &self.kept, &config.tap_prefix);
         let settled = wanted.keys().eq(self.applied.keys())
             && wanted.iter().all(|(ifindex, uplink)| self.applied[ifindex].0 == *uplink);
         if settled && !self.unfinished {
@@ -103,6 +112,11 @@ impl Uplinks {
             let devices = self.applied.keys().copied();
             mirror.set_devices(devices.filter(|ifindex| fast_path.is_uplink_device(*ifindex)).collect());
         }
+    }
+
+    /// The next [`apply`](Self::apply) looks at every uplink: what others attached may be gone, or have come.
+    pub fn audit(&mut self) {
+        self.unfinished = true;
     }
 
     /// The uplinks, for `status`.

@@ -241,13 +241,15 @@ impl FastPath {
             self.maps.write(*ifindex, entries)?;
             self.hooks.attach(*ifindex, Role::Tap, Some(&self.pins));
         }
+        // Before strangers are looked for: an uplink without its mark would be one.
+        drift += self.verify_uplinks()?;
         let mut strangers = self.maps.interfaces()?;
         strangers.retain(|ifindex| !self.applied.contains_key(ifindex) && !self.awaited.contains(ifindex));
         for ifindex in strangers {
             self.remove(ifindex)?;
         }
         self.sweep_gateways()?;
-        Ok(drift + self.verify_uplinks()?)
+        Ok(drift)
     }
 
     /// Counters of an interface; `None` when it has no endpoint.

@@ -35,14 +35,14 @@ impl FastPath {
     /// As [`verify`](Self::verify), for uplinks: repairs, and counts.
     pub(super) fn verify_uplinks(&mut self) -> Result<usize, FastPathError> {
         let Some(wanted) = self.uplinks.clone() else { return Ok(0) };
-        let mut lost = 0;
-        for ifindex in wanted.keys() {
-            // A device that went away takes its entry with it; that it comes back is an event.
-            lost += self.hooks.lost(*ifindex, Role::Uplink);
-        }
+        let missing: BTreeSet<u32> =
+            wanted.keys().copied().filter(|ifindex| !self.maps.has_device(*ifindex)).collect();
+        let mut lost: usize = wanted.keys().map(|ifindex| self.hooks.lost(*ifindex, Role::Uplink)).sum();
         for (ifindex, outcome) in self.apply_uplinks(&wanted)? {
-            if let Err(error) = outcome {
-                tracing::debug!("uplink {ifindex}: {error}");
+            match outcome {
+                // A device that went away takes its entry with it, and that it went is an event.
+                Err(error) => tracing::debug!("uplink {ifindex}: {error}"),
+                Ok(_) => lost += usize::from(missing.contains(&ifindex)),
             }
         }
         Ok(lost)
