@@ -23,7 +23,7 @@ use tokio::sync::{oneshot, watch};
 
 /// Datagrams taken before the maps are written: some 10 ms of work.
 const BATCH: usize = 16_384;
-/// Time between a read of the tables that missed something and the next.
+/// Time between a read of the tables that missed something and the next, or what one took.
 const PAUSE: Duration = Duration::from_millis(100);
 /// An answer of the kernel that stops for so long, in milliseconds, has come to a halt.
 const STALL: u8 = 200;
@@ -79,6 +79,8 @@ struct Sync {
     /// Not before.
     due: Option<Instant>,
     started: Instant,
+    /// When the last one may be followed by another.
+    rested: Instant,
     /// The one under way is an audit that nothing has disturbed.
     audit: bool,
     /// Nothing was lost since the last complete one began.
@@ -131,6 +133,7 @@ impl Worker {
             sync: Sync {
                 due: Some(Instant::now()),
                 started: Instant::now(),
+                rested: Instant::now(),
                 audit: false,
                 trusted: false,
                 settled: false,
@@ -258,6 +261,7 @@ impl Worker {
                 self.sync.settled = self.sync.trusted;
                 self.sync.trusted = !drained.lost;
             }
+            self.sync.rested = now + PAUSE.max(took);
             let pause = if complete && self.sync.settled { AUDIT.max(took * AUDIT_SHARE) } else { PAUSE };
             // A loss in the last part of it has set its own time.
             self.sync.due = Some(if drained.lost { now } else { now + pause });
@@ -265,7 +269,8 @@ impl Worker {
         // Routes go without notice when `skip_notify_on_dev_down` is set, and next hop objects always.
         let silent = drained.link_down && (self.fib.hops().has_objects() || skips_notifications());
         if silent || (self.fib.is_uncertain() && !self.fib.is_syncing()) {
-            let soon = now + if silent { Duration::ZERO } else { PAUSE };
+            // At once, but for doubts that come one after the other.
+            let soon = if silent { now } else { now.max(self.sync.rested) };
             // What it finds is no surprise.
             self.sync.settled &= !silent;
             self.sync.due = Some(self.sync.due.map_or(soon, |due| due.min(soon)));
@@ -395,18 +400,17 @@ impl Worker {
 
     fn tell(&mut self) {
         let status = self.status();
-        let starting = status.state == RoutesState::Starting;
-        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
-        if starting {
-            return;
-        }
-        if let Some(interfaces) = self.fib.hops_mut().take_interfaces() {
+        // Who sees the status must find the interfaces, too, or they would count as unused.
+        if status.state != RoutesState::Starting
+            && let Some(interfaces) = self.fib.hops_mut().take_interfaces()
+        {
             self.interfaces.send_if_modified(|told| {
                 let news = *told != interfaces;
                 *told = interfaces;
                 news
             });
         }
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
     }
 
     fn status(&self) -> RoutesStatus {
