@@ -1,4 +1,4 @@
-//! Programs of somebody else on a TAP, which Serval must leave alone.
+//! Programs of somebody else on an interface, which Serval must leave alone.
 
 use crate::netns::Namespace;
 use anyhow::{Context, Result};
@@ -11,10 +11,11 @@ const PIN: &str = "/sys/fs/bpf/foreign";
 
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_OBJ_PIN: libc::c_long = 6;
+const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 
-/// `r0 = XDP_PASS; exit`.
-const PASS: [u64; 2] = [0x0000_0002_0000_00b7, 0x95];
+/// `r0 = 2; exit`: XDP_PASS, or TC_ACT_SHOT.
+const ANSWER_2: [u64; 2] = [0x0000_0002_0000_00b7, 0x95];
 
 /// The first fields of `union bpf_attr` for `BPF_PROG_LOAD`.
 #[repr(C)]
@@ -35,12 +36,25 @@ struct Pin {
 
 /// Attaches an XDP program that passes everything to `interface`, as `ip link` does.
 pub fn attach_xdp(namespace: &Namespace, interface: &str) -> Result<()> {
+    pin(namespace, BPF_PROG_TYPE_XDP)?;
+    namespace.ip(&format!("link set dev {interface} xdp pinned {PIN}")).map(drop)
+}
+
+/// Attaches a TC program that drops everything to the ingress of `interface`, behind whatever comes before preference 5.
+pub fn attach_filter(namespace: &Namespace, interface: &str) -> Result<()> {
+    pin(namespace, BPF_PROG_TYPE_SCHED_CLS)?;
+    namespace.run(&format!("tc qdisc add dev {interface} clsact"))?;
+    namespace.run(&format!("tc filter add dev {interface} ingress pref 5 bpf da pinned {PIN}")).map(drop)
+}
+
+/// Loads the program as one of this type and pins it.
+fn pin(namespace: &Namespace, kind: u32) -> Result<()> {
     namespace.enter(|| {
         let license = CString::new("GPL")?;
         let load = Load {
-            kind: BPF_PROG_TYPE_XDP,
-            instructions: u32::try_from(PASS.len())?,
-            code: PASS.as_ptr() as u64,
+            kind,
+            instructions: u32::try_from(ANSWER_2.len())?,
+            code: ANSWER_2.as_ptr() as u64,
             license: license.as_ptr() as u64,
         };
         let program = bpf(BPF_PROG_LOAD, &load).context("cannot load a foreign program")?;
@@ -50,8 +64,7 @@ pub fn attach_xdp(namespace: &Namespace, interface: &str) -> Result<()> {
         let pin = Pin { path: path.as_ptr() as u64, object: program.as_raw_fd(), flags: 0 };
         bpf(BPF_OBJ_PIN, &pin).context("cannot pin a foreign program")?;
         Ok(())
-    })?;
-    namespace.ip(&format!("link set dev {interface} xdp pinned {PIN}")).map(drop)
+    })
 }
 
 fn bpf<T>(command: libc::c_long, attributes: &T) -> nix::Result<libc::c_long> {

@@ -24,6 +24,7 @@ pub mod stream;
 pub mod tap;
 pub mod traffic;
 pub mod wait;
+pub mod wire;
 
 use std::path::{Path, PathBuf};
 

@@ -8,7 +8,7 @@ mod status;
 pub use bird::{bgp_event, session};
 pub use documents::{Endpoint, Subnet};
 pub use inventory::Inventory;
-pub use status::{EndpointStatus, Status};
+pub use status::{EndpointStatus, RouteReport, Status, UplinkStatus};
 
 use crate::leftovers;
 use crate::netns::Namespace;
@@ -200,6 +200,12 @@ impl Host {
     /// `serval status --json`.
     pub fn status(&self) -> Result<Status> {
         self.try_status()?.with_context(|| format!("no daemon answers on {}", self.node))
+    }
+
+    /// What `serval routes --json` says of a destination, as it is written there; `None`: nothing.
+    pub fn route(&self, destination: &str) -> Result<Option<RouteReport>> {
+        let output = self.serval(&["routes", "--json"])?;
+        RouteReport::find(&output.stdout, destination)
     }
 
     /// The status of one endpoint.

@@ -11,6 +11,10 @@ pub struct Status(pub Value);
 #[derive(Clone, Debug, PartialEq)]
 pub struct EndpointStatus(pub Value);
 
+/// One uplink of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UplinkStatus(pub Value);
+
 impl Status {
     pub(super) fn parse(text: &[u8]) -> Result<Self> {
         let value = serde_json::from_slice(text);
@@ -32,6 +36,17 @@ impl Status {
         self.0["endpoints"].as_array().into_iter().flatten().cloned().map(EndpointStatus).collect()
     }
 
+    /// The uplink `interface`.
+    pub fn uplink(&self, interface: &str) -> Option<UplinkStatus> {
+        let uplinks = self.0["uplinks"].as_array()?;
+        uplinks.iter().find(|uplink| uplink["interface"] == interface).cloned().map(UplinkStatus)
+    }
+
+    /// How many things others changed and audits repaired.
+    pub fn drift(&self) -> u64 {
+        self.0["drift"].as_u64().unwrap_or_default()
+    }
+
     /// How many of the kernel's prefixes the fast path forwards by.
     pub fn mirrored(&self) -> u64 {
         self.0.pointer("/routes/mirrored").and_then(Value::as_u64).unwrap_or_default()
@@ -40,6 +55,19 @@ impl Status {
     /// What is wrong with the resources, as text.
     pub fn problems(&self) -> Vec<String> {
         self.0["problems"].as_array().into_iter().flatten().map(Value::to_string).collect()
+    }
+}
+
+impl UplinkStatus {
+    /// Its hooks for XDP (`native` or `off`) and TC (`tcx`, `clsact` or `off`).
+    pub fn hooks(&self) -> (&str, &str) {
+        let hook = |path| self.0.pointer(path).and_then(Value::as_str).unwrap_or_default();
+        (hook("/hooks/xdp"), hook("/hooks/tc"))
+    }
+
+    /// Why a hook is off that should be on; empty when it does not say.
+    pub fn reason(&self) -> &str {
+        self.0["reason"].as_str().unwrap_or_default()
     }
 }
 
@@ -91,5 +119,35 @@ impl EndpointStatus {
 
     fn text(&self, path: &str) -> &str {
         self.0.pointer(path).and_then(Value::as_str).unwrap_or_default()
+    }
+}
+
+/// One route of `serval routes --json`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouteReport(pub Value);
+
+impl RouteReport {
+    pub(super) fn find(text: &[u8], destination: &str) -> Result<Option<Self>> {
+        let report: Value = serde_json::from_slice(text)
+            .with_context(|| format!("no JSON from routes: {}", String::from_utf8_lossy(text)))?;
+        let routes = report["routes"].as_array().context("no routes")?;
+        Ok(routes.iter().find(|route| route["destination"] == destination).cloned().map(Self))
+    }
+
+    /// The fast path forwards by it, at least some of the flows.
+    pub fn is_fast(&self) -> bool {
+        self.0["state"] == "fast"
+    }
+
+    /// Why not; empty when it does not say.
+    pub fn reason(&self) -> &str {
+        self.0["reason"].as_str().unwrap_or_default()
+    }
+
+    /// How many of its next hops TC uses, and how many XDP uses.
+    pub fn usable(&self) -> (usize, usize) {
+        let hops = || self.0["next_hops"].as_array().into_iter().flatten();
+        let tc = hops().filter(|hop| hop["mac"].is_string()).count();
+        (tc, hops().filter(|hop| hop["xdp"] == true).count())
     }
 }
