@@ -12,11 +12,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// The Node resource of host `number`, with `more` behind its address in `spec.bgp`.
-pub fn node(host: &Host, number: u8, more: &str) -> String {
+/// The Node resource of host `number`, with labels, and `more` behind its address in `spec.bgp`.
+pub fn node(host: &Host, number: u8, labels: &str, more: &str) -> String {
     format!(
-        "---\napiVersion: projectcalico.org/v3\nkind: Node\nmetadata: {{ name: {} }}\nspec:\n  bgp: {{ ipv6Address: \
-         '{}/64'{more} }}\n",
+        "---\napiVersion: projectcalico.org/v3\nkind: Node\nmetadata: {{ name: {}, labels: {{ {labels} }} }}\nspec:\n  \
+         bgp: {{ ipv6Address: '{}/64'{more} }}\n",
         host.node(),
         host_address(number)
     )
@@ -24,7 +24,7 @@ pub fn node(host: &Host, number: u8, more: &str) -> String {
 
 /// Node resources of hosts 1 to `count`.
 pub fn nodes(fabric: &Fabric, count: u8) -> String {
-    (1..=count).map(|number| node(fabric.host(number), number, "")).collect()
+    (1..=count).map(|number| node(fabric.host(number), number, "", "")).collect()
 }
 
 /// Gives all hosts the same configuration and the same resources of BGP.

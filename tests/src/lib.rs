@@ -19,6 +19,7 @@ pub mod netns;
 pub mod process;
 pub mod program;
 pub mod qemu;
+pub mod racks;
 pub mod scene;
 pub mod stream;
 pub mod tap;

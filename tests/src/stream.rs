@@ -73,11 +73,27 @@ impl Stream {
 
     /// Waits until `count` more datagrams have arrived.
     pub fn advance(&self, count: u64) -> Result<()> {
-        let goal = self.shared.received.load(Ordering::Relaxed) + count;
+        Self::advance_all(std::slice::from_ref(self), count)
+    }
+
+    /// Waits until `count` more datagrams of each stream have arrived.
+    pub fn advance_all(streams: &[Self], count: u64) -> Result<()> {
+        let received = |stream: &Self| stream.shared.received.load(Ordering::Relaxed);
+        let goals: Vec<u64> = streams.iter().map(|stream| received(stream) + count).collect();
         eventually("the stream to go on", Duration::from_secs(20), || {
-            Ok((self.shared.received.load(Ordering::Relaxed) >= goal).then_some(()))
+            let all = streams.iter().zip(&goals).all(|(stream, goal)| received(stream) >= *goal);
+            Ok(all.then_some(()))
         })
-        .with_context(|| format!("{:?}", self.shared))
+        .with_context(|| format!("{streams:?}"))
+    }
+
+    /// Stops all senders at once, and says what became of all datagrams.
+    pub fn finish_all(streams: impl IntoIterator<Item = Self>) -> Result<Vec<Account>> {
+        let streams: Vec<Self> = streams.into_iter().collect();
+        for stream in &streams {
+            stream.shared.stop.store(true, Ordering::Relaxed);
+        }
+        streams.into_iter().map(Self::finish).collect()
     }
 
     /// Stops the sender, waits for the last datagrams and says what became of all.

@@ -42,6 +42,24 @@ pub fn parse_ping(text: &str) -> Option<Ping> {
     Some(Ping { sent: numbers.next()??, received: numbers.next()?? })
 }
 
+/// Who answers an echo request, and what: `ping` says `From ADDRESS … TEXT` of errors and `64 bytes from ADDRESS` else.
+pub fn answer(from: &Namespace, to: Ipv6Addr, options: &str) -> Result<(Ipv6Addr, String)> {
+    let mut command = from.command("ping");
+    command
+        .args(["-6", "-n", "-c", "1", "-W", "5"])
+        .args(options.split_ascii_whitespace())
+        .arg(to.to_string());
+    let output = command.output().context("cannot run ping")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = text.lines().find_map(|line| {
+        line.strip_prefix("From ").or(line.split_once(" bytes from ").map(|(_, rest)| rest))
+    });
+    let line = line.with_context(|| format!("ping {options} {to}: no answer: {text}"))?;
+    let (who, what) = line.split_once(' ').context("ping says no more than who")?;
+    let what = what.split_once("icmp_seq=1 ").map_or(what, |(_, what)| what);
+    Ok((who.trim_end_matches(':').parse().with_context(|| format!("`{who}`"))?, what.to_owned()))
+}
+
 /// Starts an iperf3 server in `at` that is ready when this returns.
 pub fn iperf3_server(at: &Namespace) -> Result<Running> {
     let mut command = at.command("iperf3");

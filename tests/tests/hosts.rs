@@ -1,6 +1,6 @@
 //! VMs on several hosts, and the world: the fast path at both ends, and what routers on the way owe.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serval_tests::cloud::{address, endpoint, name};
 use serval_tests::fabric::{Fabric, ROUTER, UPLINK, WORLD, WORLD_ROUTER, host_address};
 use serval_tests::host::PATIENCE;
@@ -9,7 +9,7 @@ use serval_tests::require_rig;
 use serval_tests::scene::{PINGS, Scene};
 use serval_tests::stream::{Account, Stream};
 use serval_tests::tap::Offloads;
-use serval_tests::traffic::{iperf3, iperf3_server};
+use serval_tests::traffic::{answer, iperf3, iperf3_server};
 use serval_tests::wait::eventually;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
@@ -107,24 +107,6 @@ fn vms_reach_vms_on_other_hosts_and_the_world_with_offloads() -> Result<()> {
 fn vms_reach_vms_on_other_hosts_and_the_world_without_offloads() -> Result<()> {
     require_rig!();
     fast_path_at_both_ends("plain", Offloads::NONE)
-}
-
-/// Who answers an echo request, and what: `ping` says `From ADDRESS … TEXT` of errors and `64 bytes from ADDRESS` else.
-fn answer(from: &Namespace, to: Ipv6Addr, options: &str) -> Result<(Ipv6Addr, String)> {
-    let mut command = from.command("ping");
-    command
-        .args(["-6", "-n", "-c", "1", "-W", "5"])
-        .args(options.split_ascii_whitespace())
-        .arg(to.to_string());
-    let output = command.output().context("cannot run ping")?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let line = text.lines().find_map(|line| {
-        line.strip_prefix("From ").or(line.split_once(" bytes from ").map(|(_, rest)| rest))
-    });
-    let line = line.with_context(|| format!("ping {options} {to}: no answer: {text}"))?;
-    let (who, what) = line.split_once(' ').context("ping says no more than who")?;
-    let what = what.split_once("icmp_seq=1 ").map_or(what, |(_, what)| what);
-    Ok((who.trim_end_matches(':').parse().with_context(|| format!("`{who}`"))?, what.to_owned()))
 }
 
 #[test]

@@ -62,7 +62,7 @@ fn a_host_that_appears_learns_and_is_learnt() -> Result<()> {
     let stream = scene.stream(1, 2, 1_000)?;
 
     // Somebody installs it and writes its Node; the others do not know it before.
-    let appeared = node(scene.fabric.host(3), 3, "");
+    let appeared = node(scene.fabric.host(3), 3, "", "");
     for host in scene.fabric.hosts() {
         host.put("node3.yaml", &appeared)?;
     }

@@ -37,14 +37,13 @@ fn under_traffic(
     scene: &mut Scene,
     what: &str,
     change: impl FnOnce(&mut Scene) -> Result<()>,
-) -> Result<[Account; 2]> {
+) -> Result<Vec<Account>> {
     let streams = [scene.stream(1, 2, RATE)?, scene.stream(2, 1, RATE)?];
-    let advance = || streams.iter().try_for_each(|stream| stream.advance(STEP));
+    let advance = || Stream::advance_all(&streams, STEP);
     advance()?;
     change(scene)?;
     advance()?;
-    let [there, back] = streams.map(Stream::finish);
-    let accounts = [there?, back?];
+    let accounts = Stream::finish_all(streams)?;
     println!("{what}: from VM 1 {}; to VM 1 {}", accounts[0], accounts[1]);
     Ok(accounts)
 }
@@ -90,7 +89,7 @@ fn a_daemon_that_ends_and_returns_costs_neither_datagram_nor_session() -> Result
     let host = scene.fabric.host(1);
     host.wait_session(scene.fabric.host(2).node())?;
     ensure!(host.bird_pid()? == pid && since(&scene)? == session, "BIRD or its session is another one");
-    [restarted, killed].iter().flatten().try_for_each(Account::complete)
+    restarted.iter().chain(&killed).try_for_each(Account::complete)
 }
 
 #[test]

@@ -1,0 +1,88 @@
+//! A host dies: how long the others believe in its VMs, with BFD and without, and what its VMs' peers are told.
+
+use anyhow::{Result, ensure};
+use serval_tests::bgp::{nodes, share};
+use serval_tests::cloud::{address, endpoint};
+use serval_tests::fabric::{Fabric, host_address};
+use serval_tests::guest::{KernelGuest, Settings};
+use serval_tests::host::{Host, session};
+use serval_tests::require_rig;
+use serval_tests::scene::Scene;
+use serval_tests::tap::Offloads;
+use serval_tests::traffic::answer;
+
+/// An address that two hosts have: VM 7 on host 2, VM 8 on host 3.
+const SHARED: u8 = 9;
+
+/// A VM with [`SHARED`] as its address.
+fn one_of_two(host: &Host, number: u8) -> Result<KernelGuest> {
+    let mut endpoint = endpoint(number);
+    endpoint.addresses = vec![address(SHARED)];
+    host.put_endpoint(&endpoint)?;
+    let settings = Settings::new(&endpoint.tap, endpoint.mac);
+    let guest = KernelGuest::new(&host.namespace, settings)?;
+    guest.configure(address(SHARED))?;
+    host.wait_state(&endpoint.name, "up")?;
+    Ok(guest)
+}
+
+/// Hosts 1 to 3, and the end of host 3.
+fn a_host_dies(label: &str, configuration: &str) -> Result<()> {
+    let mut fabric = Fabric::new(label, 3)?;
+    share(&fabric, configuration, &nodes(&fabric, 3))?;
+    fabric.start()?;
+    let mut scene = Scene::populate(fabric, 3, Offloads::ALL)?;
+    let _shared = [one_of_two(scene.fabric.host(2), 7)?, one_of_two(scene.fabric.host(3), 8)?];
+    for at in [1, 2] {
+        scene.fabric.host(at).wait_route(address(3))?;
+    }
+    let [second, third] = [2, 3].map(|number| format!("via {} ", host_address(number)));
+    scene
+        .fabric
+        .host(1)
+        .wait_learnt(address(SHARED), "by both", |route| route.contains(&second) && route.contains(&third))?;
+    scene.converse(1, 3)?;
+
+    scene.fabric.silence(3)?;
+    let took = scene.fabric.host(1).wait_no_route(address(3))?;
+    println!("{configuration:?}: host 1 forgets a dead host's VM after {} ms", took.as_millis());
+    scene.fabric.host(2).wait_no_route(address(3))?;
+    let bird = scene.fabric.host(1).bird()?;
+    let dead = session(&bird, scene.fabric.host(3).node());
+    ensure!(dead.is_some_and(|peer| peer["state"] != "established"), "{bird:#}");
+    // Its VM is told to be unreachable by the first router, which has no other way than the default one.
+    let [host, guest] = [&scene.fabric.host(1).namespace, &scene.guest(1).namespace];
+    host.ip("-6 route del default")?;
+    let told = answer(guest, address(3), "")?;
+    ensure!(told == (host_address(1), "Destination unreachable: No route".to_owned()), "{told:?}");
+    // What another host has as well is reached there.
+    scene.fabric.host(1).wait_learnt(address(SHARED), "by the living", |route| {
+        route.contains(&second) && !route.contains(&third)
+    })?;
+    scene.echoes(guest, address(SHARED))?;
+    scene.converse(1, 2)?;
+
+    // The dead return with the same daemon, BIRD and VMs.
+    scene.fabric.router.ip("link set host3 master br0")?;
+    let took = scene.fabric.host(1).wait_route(address(3))?;
+    println!("{configuration:?}: it is back {} ms after its cable", took.as_millis());
+    scene.fabric.host(3).wait_route(address(1))?;
+    scene
+        .fabric
+        .host_mut(1)
+        .namespace
+        .ip(&format!("-6 route add default via {}", serval_tests::fabric::ROUTER))?;
+    scene.converse(1, 3)
+}
+
+#[test]
+fn a_host_that_dies_is_noticed_by_bfd() -> Result<()> {
+    require_rig!();
+    a_host_dies("dead-bfd", "[bird]\nmesh.bfd = true\nbfd = { interval = 100, multiplier = 10 }\n")
+}
+
+#[test]
+fn a_host_that_dies_is_noticed_by_the_hold_timer() -> Result<()> {
+    require_rig!();
+    a_host_dies("dead-hold", "[bird]\nmesh.hold = 6\n")
+}
