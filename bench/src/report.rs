@@ -91,21 +91,33 @@ impl Outcome {
         };
         let mut table = Table::new();
         table.load_preset(presets::ASCII_MARKDOWN);
-        table.set_header(["", "of the limit", "times the kernel", &value, spread, "rounds", "rejected"]);
+        // Columns that would be empty are left out.
+        let has_limit = self.arms.iter().any(|series| series.limit.is_some());
+        let has_kernel = self.arms.iter().any(|series| series.arm == series.kernel);
+        let columns = |of_limit, of_kernel, rest: [String; 4], name| {
+            let ratios = [(has_limit, of_limit), (has_kernel, of_kernel)].into_iter().filter(|(has, _)| *has);
+            [name].into_iter().chain(ratios.map(|(_, text)| text)).chain(rest)
+        };
+        let rest = [value, spread.to_owned(), "rounds".to_owned(), "rejected".to_owned()];
+        table.set_header(columns(
+            "of the limit".to_owned(),
+            "times the kernel".to_owned(),
+            rest,
+            String::new(),
+        ));
         for series in &self.arms {
-            let of_limit = series.limit.as_ref().and_then(|limit| self.ratio(metric, series, limit));
-            let of_kernel = self.ratio(metric, series, &series.kernel);
+            let ratio =
+                |reference| self.ratio(metric, series, reference).map_or_else(String::new, ratio_text);
+            let of_limit = series.limit.as_ref().map_or_else(String::new, |limit| ratio(limit));
             let values: Vec<f64> = series.values(metric).into_iter().flatten().collect();
             let summary = Summary::of(&values);
-            table.add_row([
-                series.arm.clone(),
-                of_limit.map_or_else(String::new, ratio_text),
-                of_kernel.map_or_else(String::new, ratio_text),
+            let rest = [
                 summary.map_or_else(|| "-".to_owned(), |s| number_text(s.median)),
                 summary.map_or_else(String::new, |s| range_text(s.p10, s.p90)),
                 values.len().to_string(),
                 series.rejected.to_string(),
-            ]);
+            ];
+            table.add_row(columns(of_limit, ratio(&series.kernel), rest, series.arm.clone()));
         }
         for column in table.column_iter_mut().skip(1) {
             column.set_cell_alignment(CellAlignment::Right);

@@ -45,13 +45,14 @@ pub fn quantile(sorted: &[f64], q: f64) -> Option<f64> {
 }
 
 /// How many times as good as `reference` the values are, round by round: 2 is twice as fast. Rounds that lack either
-/// are left out.
+/// are left out, as are those without a ratio, of nothing to nothing.
 pub fn ratios(values: &[Option<f64>], reference: &[Option<f64>], better: Better) -> Vec<f64> {
     let both = values.iter().zip(reference).filter_map(|(value, reference)| Some(((*value)?, (*reference)?)));
     both.map(|(value, reference)| match better {
         Better::Less => reference / value,
         Better::More => value / reference,
     })
+    .filter(|ratio| ratio.is_finite())
     .collect()
 }
 
@@ -81,5 +82,6 @@ mod tests {
         let (ours, reference) = ([Some(100.0), None, Some(50.0)], [Some(200.0), Some(1.0), Some(200.0)]);
         assert_eq!(ratios(&ours, &reference, Better::Less), [2.0, 4.0]);
         assert_eq!(ratios(&ours, &reference, Better::More), [0.5, 0.25]);
+        assert_eq!(ratios(&[Some(0.0)], &[Some(0.0)], Better::More), [0.0; 0]);
     }
 }

@@ -1,9 +1,12 @@
 //! The benchmarks.
 
+mod announce;
 mod bulk;
 mod flood;
+mod hosts;
 mod latency;
 mod packets;
+mod pair;
 mod program;
 mod routes;
 mod stream;
@@ -30,4 +33,6 @@ pub const BENCHMARKS: &[Benchmark] = &[
     Benchmark { name: program::NAME, run: program::run },
     Benchmark { name: bulk::NAME, run: bulk::run },
     Benchmark { name: routes::NAME, run: routes::run },
+    Benchmark { name: hosts::NAME, run: hosts::run },
+    Benchmark { name: announce::NAME, run: announce::run },
 ];

@@ -185,6 +185,12 @@ impl Host {
         Ok(())
     }
 
+    /// Process id of the daemon, or of the program it is started by.
+    pub fn pid(&self) -> Result<u32> {
+        let daemon = self.daemon.as_ref();
+        Ok(daemon.with_context(|| format!("the daemon of {} does not run", self.node))?.pid())
+    }
+
     /// Sends the daemon a signal.
     pub fn signal(&mut self, signal: Signal) -> Result<()> {
         self.daemon_mut()?.signal(signal)
