@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 const BGP_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often what BGP brings is looked at.
-const BGP_PERIOD: Duration = Duration::from_millis(10);
+const BGP_PERIOD: Duration = Duration::from_millis(20);
 
 impl Host {
     /// Runs `birdc` on the host's BIRD.

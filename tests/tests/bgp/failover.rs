@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use serval_tests::bgp::{nodes, share};
 use serval_tests::cloud::{address, endpoint};
-use serval_tests::fabric::{Fabric, host_address};
+use serval_tests::fabric::{Fabric, ROUTER, host_address};
 use serval_tests::guest::{KernelGuest, Settings};
 use serval_tests::host::{Host, session};
 use serval_tests::require_rig;
@@ -31,7 +31,7 @@ fn a_host_dies(label: &str, configuration: &str) -> Result<()> {
     let mut fabric = Fabric::new(label, 3)?;
     share(&fabric, configuration, &nodes(&fabric, 3))?;
     fabric.start()?;
-    let mut scene = Scene::populate(fabric, 3, Offloads::ALL)?;
+    let scene = Scene::populate(fabric, 3, Offloads::ALL)?;
     let _shared = [one_of_two(scene.fabric.host(2), 7)?, one_of_two(scene.fabric.host(3), 8)?];
     for at in [1, 2] {
         scene.fabric.host(at).wait_route(address(3))?;
@@ -67,11 +67,7 @@ fn a_host_dies(label: &str, configuration: &str) -> Result<()> {
     let took = scene.fabric.host(1).wait_route(address(3))?;
     println!("{configuration:?}: it is back {} ms after its cable", took.as_millis());
     scene.fabric.host(3).wait_route(address(1))?;
-    scene
-        .fabric
-        .host_mut(1)
-        .namespace
-        .ip(&format!("-6 route add default via {}", serval_tests::fabric::ROUTER))?;
+    host.ip(&format!("-6 route add default via {ROUTER}"))?;
     scene.converse(1, 3)
 }
 
@@ -85,4 +81,31 @@ fn a_host_that_dies_is_noticed_by_bfd() -> Result<()> {
 fn a_host_that_dies_is_noticed_by_the_hold_timer() -> Result<()> {
     require_rig!();
     a_host_dies("dead-hold", "[bird]\nmesh.hold = 6\n")
+}
+
+#[test]
+fn a_host_without_daemon_and_bird_is_believed_for_the_restart_time() -> Result<()> {
+    require_rig!();
+    let mut fabric = Fabric::new("dead-bird", 2)?;
+    share(&fabric, "[bird]\ngraceful_restart.time = 4\n", &nodes(&fabric, 2))?;
+    fabric.start()?;
+    let mut scene = Scene::populate(fabric, 2, Offloads::NONE)?;
+    scene.fabric.host(1).wait_route(address(2))?;
+    scene.fabric.host(2).wait_route(address(1))?;
+    scene.converse(1, 2)?;
+    scene.fabric.host(1).wait_session(scene.fabric.host(2).node())?;
+    // Whoever should start BIRD again is dead, too. What both have left in the kernel works on.
+    let stream = scene.stream(1, 2, 500)?;
+    scene.fabric.host_mut(2).kill()?;
+    scene.fabric.host(2).crash_bird()?;
+    stream.advance(1_000)?;
+    stream.finish()?.complete()?;
+    let took = scene.fabric.host(1).wait_no_route(address(2))?;
+    println!("forgotten {} ms after two more seconds", took.as_millis());
+    ensure!(!scene.fabric.host(2).learnt(address(1))?.is_empty(), "the dead host has lost its routes");
+    // The next daemon finds nothing alive, and makes it whole again.
+    scene.fabric.host_mut(2).start()?;
+    scene.fabric.host(1).wait_route(address(2))?;
+    scene.fabric.host(2).wait_session(scene.fabric.host(1).node())?;
+    scene.converse(1, 2)
 }

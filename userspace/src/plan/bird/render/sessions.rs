@@ -9,8 +9,9 @@ use crate::resource::NextHop;
 /// Seconds before a connection is tried, so that one that comes in is taken first; BIRD's own 5 s cost time after a
 /// restart, when forwarding lives on what neighbours remember.
 const CONNECT_DELAY: u32 = 1;
-/// Seconds between two attempts; BIRD's own 120 s are for a neighbour that is out of order, not for one that boots.
-const CONNECT_RETRY: u8 = 5;
+/// Seconds between two attempts; BIRD's own 120 s are for a neighbour that is out of order, not for one that boots. For so
+/// long at most a host that has come up is of no use to others.
+const CONNECT_RETRY: u8 = 2;
 /// Least and most seconds that a session rests after an error.
 const ERROR_WAIT: (u8, u8) = (2, 30);
 
