@@ -4,6 +4,7 @@
 mod announcements;
 mod attach;
 mod daemon;
+mod drift;
 mod old;
 mod retire;
 mod rig;

@@ -92,6 +92,9 @@ pub(super) fn bird_line(bird: &BirdStatus) -> String {
             line += &format!("{word} {value}");
         }
     }
+    if let Some(kernel) = &bird.kernel {
+        line += &format!(", {} routes for the kernel, drift {}", kernel.exported, kernel.drift);
+    }
     if bird.restarts > 0 {
         line += &format!(", started again {} times", bird.restarts);
     }
@@ -99,7 +102,8 @@ pub(super) fn bird_line(bird: &BirdStatus) -> String {
 }
 
 pub(super) fn peers(bird: &BirdStatus) -> String {
-    let mut table = print::table(&["BGP PEER", "ADDRESS", "AS", "STATE", "SINCE", "IMPORTED", "EXPORTED"]);
+    let mut table =
+        print::table(&["BGP PEER", "ADDRESS", "AS", "STATE", "SINCE", "IMPORTED", "BEST", "EXPORTED"]);
     let known = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
     for peer in &bird.peers {
         table.add_row([
@@ -109,6 +113,7 @@ pub(super) fn peers(bird: &BirdStatus) -> String {
             peer.state.clone(),
             peer.since.clone(),
             peer.imported.to_string(),
+            peer.preferred.to_string(),
             peer.exported.to_string(),
         ]);
     }

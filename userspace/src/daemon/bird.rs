@@ -59,7 +59,9 @@ impl Routing {
         let bird = self.bird.clone();
         async move {
             if let Some(bird) = bird {
-                status.bird = Some(bird.status().await);
+                let told = bird.status().await;
+                status.drift += told.kernel.as_ref().map_or(0, |kernel| kernel.drift);
+                status.bird = Some(told);
             }
             status
         }

@@ -2,6 +2,8 @@
 
 use super::reply::{NoReply, Reply};
 use super::table::{Daemon, Protocol};
+use ipnet::Ipv6Net;
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -74,6 +76,8 @@ const WELCOME: u16 = 1;
 const NOTHING_TO_DO: u16 = 19;
 /// `show protocols` found no protocol of that name.
 const NO_MATCH: [u16; 3] = [8003, 9001, 9002];
+/// `show route` found no such destination.
+const NO_ROUTE: u16 = 8001;
 
 impl Connection {
     pub async fn open(socket: &Path) -> Result<Self, ControlError> {
@@ -81,7 +85,7 @@ impl Connection {
         let stream =
             connect.await.map_err(|source| ControlError::Connect { socket: socket.to_owned(), source })?;
         let mut connection = Self { stream: BufReader::new(stream), version: String::new() };
-        let greeting = connection.reply().await?;
+        let greeting = connection.reply(|_| {}).await?;
         // "BIRD 2.0.12 ready."
         let version = greeting.text().strip_prefix("BIRD ").and_then(|rest| rest.split(' ').next());
         match version {
@@ -162,6 +166,26 @@ impl Connection {
         Ok(Daemon::of(&self.ask("show status").await?))
     }
 
+    /// Whether BIRD gives a route to `destination` to `protocol`.
+    pub async fn is_exported(&mut self, protocol: &str, destination: Ipv6Net) -> Result<bool, ControlError> {
+        match self.ask(&format!("show route {destination} export {protocol}")).await {
+            Err(ControlError::Refused { code: NO_ROUTE, .. }) => Ok(false),
+            other => Ok(other?.rows.iter().any(|row| leads_to(&row.text) == Some(destination))),
+        }
+    }
+
+    /// Where the routes lead that BIRD gives to `protocol`. Of a hundred thousand, only this much is kept.
+    pub async fn exported(&mut self, protocol: &str) -> Result<BTreeSet<Ipv6Net>, ControlError> {
+        let mut destinations = BTreeSet::new();
+        self.read(&format!("show route export {protocol}"), |reply| {
+            destinations.extend(reply.rows.last().and_then(|row| leads_to(&row.text)));
+            // The last row is needed to understand the next.
+            reply.rows.drain(..reply.rows.len().saturating_sub(1));
+        })
+        .await?;
+        Ok(destinations)
+    }
+
     /// Waits until BIRD closes the connection: it has ended.
     pub async fn closed(&mut self) {
         // It says nothing here that was not asked for.
@@ -169,9 +193,14 @@ impl Connection {
     }
 
     async fn ask(&mut self, command: &str) -> Result<Reply, ControlError> {
+        self.read(command, |_| {}).await
+    }
+
+    /// Asks, and shows `each` the reply with every row that comes.
+    async fn read(&mut self, command: &str, each: impl FnMut(&mut Reply)) -> Result<Reply, ControlError> {
         let line = format!("{command}\n");
         self.stream.get_mut().write_all(line.as_bytes()).await.map_err(ControlError::Broken)?;
-        let reply = self.reply().await?;
+        let reply = self.reply(each).await?;
         if reply.is_refusal() {
             return Err(ControlError::Refused {
                 command: command.to_owned(),
@@ -182,12 +211,14 @@ impl Connection {
         Ok(reply)
     }
 
-    async fn reply(&mut self) -> Result<Reply, ControlError> {
+    async fn reply(&mut self, mut each: impl FnMut(&mut Reply)) -> Result<Reply, ControlError> {
         let mut reply = Reply::default();
         loop {
             let line = timeout(PATIENCE, self.line()).await.map_err(|_| ControlError::Silent)??;
             let line = line.ok_or_else(|| ControlError::Broken(io::ErrorKind::UnexpectedEof.into()))?;
-            if reply.take(&line)? {
+            let last = reply.take(&line)?;
+            each(&mut reply);
+            if last {
                 return Ok(reply);
             }
         }
@@ -213,6 +244,11 @@ impl Connection {
             }
         }
     }
+}
+
+/// Where the route of a row leads. Rows about its further ways, and the heading, begin otherwise.
+fn leads_to(row: &str) -> Option<Ipv6Net> {
+    row.split(' ').next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -274,6 +310,26 @@ mod tests {
         assert!(connection.confirm().await.unwrap());
         assert!(!connection.confirm().await.unwrap());
         assert_eq!(connection.protocol("x").await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn routes_are_told_by_where_they_lead() {
+        let (_directory, socket) = bird(
+            "0001 BIRD 2.0.12 ready.\n",
+            vec![
+                "1007-Table master6:\n 2001:db8::1/128      unicast [b 09:06:03.179] * (200)\n \tvia fd00::8 on up0 weight 1\n\
+                 1007-2001:db8::/32 unreachable [a 09:06:03.179] * (200)\n                      unicast [c 09:06:03.179] (100)\n0000 \n",
+                "1007-2001:db8::1/128 via fd00::8 on up0 [b 09:06:03] * (100)\n0000 \n",
+                "0000 \n",
+                "8001 Network not found\n",
+            ],
+        );
+        let mut connection = Connection::open(&socket).await.unwrap();
+        let [host, net] = ["2001:db8::1/128", "2001:db8::/32"].map(|text| text.parse().unwrap());
+        assert_eq!(connection.exported("k").await.unwrap(), BTreeSet::from([host, net]));
+        assert!(connection.is_exported("k", host).await.unwrap());
+        assert!(!connection.is_exported("k", host).await.unwrap());
+        assert!(!connection.is_exported("k", host).await.unwrap());
     }
 
     #[tokio::test]

@@ -1,10 +1,14 @@
-//! BIRD's routes in the kernel's main table: takes them away when no BIRD is left to do so. rtnetlink.
+//! BIRD's routes in the kernel's main table: reads them, and takes them away when no BIRD is left to do so. rtnetlink.
 
 use futures_util::StreamExt;
+use ipnet::Ipv6Net;
 use rtnetlink::Handle;
 use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
-use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol,
+};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+use std::collections::BTreeSet;
 use std::io;
 
 /// A connection to the kernel, in the network namespace of the thread that opened it.
@@ -20,6 +24,11 @@ impl Fib {
         let (connection, handle, _) = rtnetlink::new_connection_with_strict_check()?;
         tokio::spawn(connection);
         Ok(Self { handle })
+    }
+
+    /// Where BIRD's routes lead. A table that changes meanwhile is read as well as that goes.
+    pub async fn destinations(&self) -> io::Result<BTreeSet<Ipv6Net>> {
+        Ok(self.routes().await?.iter().filter_map(destination).collect())
     }
 
     /// Takes all of BIRD's routes away; how many there were.
@@ -68,6 +77,16 @@ impl Fib {
         }
         Ok(routes)
     }
+}
+
+/// Where a route leads.
+pub(super) fn destination(route: &RouteMessage) -> Option<Ipv6Net> {
+    let address = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some(*address),
+        _ => None,
+    });
+    Ipv6Net::new(address.unwrap_or(std::net::Ipv6Addr::UNSPECIFIED), route.header.destination_prefix_length)
+        .ok()
 }
 
 fn errno(error: &rtnetlink::Error) -> Option<i32> {

@@ -10,15 +10,19 @@
 //! protocol, and the text that was loaded as that revision: so it also shows when somebody else has reconfigured it, and
 //! a restart of ours reconfigures nothing.
 //!
+//! Whether its routes are in the kernel, and no others under its name, is watched ([`drift`]).
+//!
 //! A BIRD that dies is started again, at once the first time, with graceful restart recovery: its routes stay in the
 //! kernel (`persist`), and neighbours keep ours.
 
 mod control;
+mod drift;
 mod error;
 mod fib;
 mod files;
 mod inputs;
 mod load;
+mod news;
 mod process;
 mod program;
 mod rehearse;
@@ -33,11 +37,12 @@ pub use control::ControlError;
 pub use error::BirdError;
 pub use rehearse::rehearse;
 pub use retire::{Retired, leave, retire};
-pub use status::{BirdState, BirdStatus, PeerStatus};
+pub use status::{BirdState, BirdStatus, KernelStatus, PeerStatus};
 
 use crate::config::BirdConfig;
 use crate::plan::bird::BirdPlan;
 use control::Connection;
+use drift::Watch;
 use files::Files;
 use report::Report;
 use std::path::{Path, PathBuf};
@@ -118,7 +123,14 @@ impl Bird {
         let socket = settings.socket();
         let (requests, incoming) = mpsc::channel(8);
         let (publish, report) = watch::channel(Report::default());
-        tokio::spawn(Supervisor::new(settings, publish).run(incoming));
+        let watch = Watch::new(socket.clone(), publish.clone());
+        let supervisor = Supervisor::new(settings, publish);
+        tokio::spawn(async move {
+            tokio::select! {
+                () = supervisor.run(incoming) => {}
+                () = watch.run() => {}
+            }
+        });
         Self { socket, requests, report }
     }
 

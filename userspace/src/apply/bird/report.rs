@@ -2,9 +2,10 @@
 
 use super::Seen;
 use super::control::ControlError;
-use super::status::{BirdState, BirdStatus, PeerStatus};
+use super::drift::Drift;
+use super::status::{BirdState, BirdStatus, KernelStatus, PeerStatus};
 use crate::cause::in_one_line;
-use crate::plan::bird::BirdPlan;
+use crate::plan::bird::{BirdPlan, SERVAL_KERNEL};
 use std::time::{Duration, Instant};
 
 /// What the one who looks after BIRD knows.
@@ -14,6 +15,7 @@ pub(super) struct Report {
     pub problems: Vec<String>,
     pub plan: Option<Box<BirdPlan>>,
     pub restarts: u64,
+    pub drift: Drift,
 }
 
 /// Why BIRD could not be brought to the plan.
@@ -24,6 +26,9 @@ pub(super) enum Trouble {
     /// Anything else.
     Fault(String),
 }
+
+/// So many differences of a kind are told one by one.
+const LISTED: usize = 16;
 
 /// How long a BIRD may be silent before that is a fault: with 100,000 routes it is for some 15 s after a restart.
 const BUSY: Duration = Duration::from_secs(120);
@@ -50,8 +55,23 @@ impl Report {
             router_id: seen.as_ref().and_then(|seen| seen.daemon.router_id.clone()),
             since: seen.as_ref().and_then(|seen| seen.daemon.started.clone()),
             restarts: self.restarts,
+            kernel: seen.as_ref().and_then(|seen| self.kernel(seen)),
             peers: self.peers(seen.as_ref()),
         }
+    }
+
+    fn kernel(&self, seen: &Seen) -> Option<KernelStatus> {
+        let kernel = seen.protocols.iter().find(|protocol| protocol.name == SERVAL_KERNEL)?;
+        let (mut missing, mut stray) = self.drift.listed();
+        missing.truncate(LISTED);
+        stray.truncate(LISTED);
+        Some(KernelStatus {
+            exported: kernel.exported,
+            missing,
+            stray,
+            differing: self.drift.differences.len() as u64,
+            drift: self.drift.found,
+        })
     }
 
     fn fault(&self, now: Instant) -> Option<String> {

@@ -1,6 +1,7 @@
 //! What is told of BIRD: a part of `serval status --json`. Fields may be added, not renamed.
 
 use super::table::Protocol;
+use ipnet::Ipv6Net;
 use serde::{Deserialize, Serialize};
 use std::net::Ipv6Addr;
 
@@ -28,8 +29,26 @@ pub struct BirdStatus {
     pub since: Option<String>,
     /// How often it had to be started again since the daemon's start.
     pub restarts: u64,
+    /// Its routes in the kernel; absent when it does not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<KernelStatus>,
     /// Its sessions, by name.
     pub peers: Vec<PeerStatus>,
+}
+
+/// BIRD's routes in the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelStatus {
+    /// How many it wants there.
+    pub exported: u64,
+    /// Those that are not there; of many, the first.
+    pub missing: Vec<Ipv6Net>,
+    /// Routes there under its name that it does not know; of many, the first.
+    pub stray: Vec<Ipv6Net>,
+    /// How many are missing or stray.
+    pub differing: u64,
+    /// How many have been since the daemon's start. BIRD puts them right by itself, within seconds.
+    pub drift: u64,
 }
 
 /// Whether BIRD runs.
@@ -65,6 +84,9 @@ pub struct PeerStatus {
     pub imported: u64,
     /// Routes announced to it.
     pub exported: u64,
+    /// Of those accepted from it, the ones that are the best of their destinations.
+    #[serde(default)]
+    pub preferred: u64,
     /// Its last error, while it is not established.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -77,6 +99,15 @@ impl BirdStatus {
         let mut complaints = Vec::new();
         if let Some(reason) = &self.reason {
             complaints.push(format!("BIRD: {reason}"));
+        }
+        if let Some(kernel) = self.kernel.as_ref().filter(|kernel| kernel.differing > 0) {
+            complaints.push(format!(
+                "BIRD: {} of its routes and the kernel's differ; missing: {}; stray: {}; it puts that right within {} s",
+                kernel.differing,
+                listed(&kernel.missing),
+                listed(&kernel.stray),
+                crate::plan::bird::SCAN,
+            ));
         }
         complaints.extend(self.problems.iter().map(|problem| format!("BIRD: {problem}")));
         complaints
@@ -99,6 +130,7 @@ impl PeerStatus {
             since: String::new(),
             imported: 0,
             exported: 0,
+            preferred: 0,
             reason: None,
         }
     }
@@ -116,6 +148,18 @@ impl PeerStatus {
             since: protocol.since.clone(),
             imported: protocol.imported,
             exported: protocol.exported,
+            preferred: protocol.preferred,
         }
+    }
+}
+
+/// The first of many destinations.
+pub(super) fn listed(destinations: &[Ipv6Net]) -> String {
+    const SHOWN: usize = 5;
+    let shown: Vec<String> = destinations.iter().take(SHOWN).map(ToString::to_string).collect();
+    match destinations.len().checked_sub(SHOWN) {
+        _ if shown.is_empty() => "none".to_owned(),
+        None | Some(0) => shown.join(", "),
+        Some(_) => format!("{} and more", shown.join(", ")),
     }
 }

@@ -31,6 +31,8 @@ pub(super) struct Protocol {
     pub imported: u64,
     /// Routes given to it.
     pub exported: u64,
+    /// Routes taken from it that are the best of their destinations.
+    pub preferred: u64,
 }
 
 /// What is particular to BGP.
@@ -118,7 +120,7 @@ impl Protocol {
         match key {
             "Description" => self.description = Some(value.to_owned()),
             // One line a channel; only one has IPv6.
-            "Routes" => (self.imported, self.exported) = routes(value),
+            "Routes" => (self.imported, self.exported, self.preferred) = routes(value),
             _ => {}
         }
         let Some(bgp) = &mut self.bgp else { return };
@@ -146,12 +148,12 @@ fn address(text: &str) -> Option<Ipv6Addr> {
 }
 
 /// `2 imported, 1 filtered, 3 exported, 2 preferred`.
-fn routes(text: &str) -> (u64, u64) {
+fn routes(text: &str) -> (u64, u64, u64) {
     let number = |what: &str| {
         let part = text.split(", ").find_map(|part| part.strip_suffix(what));
         part.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
     };
-    (number("imported"), number("exported"))
+    (number("imported"), number("exported"), number("preferred"))
 }
 
 #[cfg(test)]
@@ -214,15 +216,18 @@ mod tests {
     fn protocols_of_bird_2() {
         let all = Protocol::list(&reply(BIRD_2));
         let show = |p: &Protocol| {
-            format!("{} {} {} [{}] {}/{}", p.name, p.kind, p.state, p.since, p.imported, p.exported)
+            format!(
+                "{} {} {} [{}] {}/{}/{}",
+                p.name, p.kind, p.state, p.since, p.imported, p.exported, p.preferred
+            )
         };
         assert_eq!(
             all.iter().map(show).collect::<Vec<_>>(),
             [
-                "serval_device Device up [2026-11-24 06:56:00] 0/0",
-                "serval_kernel Kernel up [2026-11-24 06:56:00] 2/3",
-                "mesh_b BGP up [2026-11-24 06:56:01] 5/7",
-                "peer_tor BGP start [06:56:25.378] 0/0",
+                "serval_device Device up [2026-11-24 06:56:00] 0/0/0",
+                "serval_kernel Kernel up [2026-11-24 06:56:00] 2/3/2",
+                "mesh_b BGP up [2026-11-24 06:56:01] 5/7/4",
+                "peer_tor BGP start [06:56:25.378] 0/0/0",
             ]
         );
         assert_eq!(all[0].description.as_deref(), Some("serval revision 0123"));

@@ -47,6 +47,9 @@ pub struct Inputs {
 /// The protocol for interfaces, whose description says which revision of the configuration BIRD runs.
 pub const SERVAL_DEVICE: &str = "serval_device";
 
+/// The protocol for the kernel's routing table.
+pub const SERVAL_KERNEL: &str = "serval_kernel";
+
 /// The protocol that holds our aggregates.
 pub const AGGREGATES: &str = "serval_aggregates";
 
@@ -54,7 +57,7 @@ pub const AGGREGATES: &str = "serval_aggregates";
 pub const REVISION_MARK: &str = "serval revision ";
 
 /// How often BIRD looks at everything, in seconds. It hears of changes as they happen; this finds what it missed.
-const SCAN: u16 = 20;
+pub const SCAN: u16 = 20;
 
 /// Room for the kernel's news in bytes, which is used when there are many at once. What does not fit is only found by the
 /// next scan: also that a VM has come.
@@ -124,7 +127,7 @@ fn direct(out: &mut Lines, plan: &BirdPlan, dialect: Dialect) {
 
 /// The kernel's routing table: VMs' routes and those that lead to next hops come from it, others' VMs go into it.
 fn kernel(out: &mut Lines, plan: &BirdPlan, dialect: Dialect) {
-    out.open("protocol kernel serval_kernel");
+    out.open(format_args!("protocol kernel {SERVAL_KERNEL}"));
     out.line("learn;");
     out.line("persist;");
     out.line(format_args!("scan time {SCAN};"));
