@@ -8,7 +8,6 @@ use serval_tests::host::session;
 use serval_tests::require_rig;
 use serval_tests::scene::Scene;
 use serval_tests::tap::Offloads;
-use std::fs;
 
 #[test]
 fn vms_of_three_hosts_reach_each_other() -> Result<()> {
@@ -108,32 +107,5 @@ fn hosts_without_any_ipv4_address_need_none() -> Result<()> {
     };
     println!("identifiers {} and {}", id(1)?, id(2)?);
     ensure!(id(2)? == "192.0.2.2" && id(1)? != id(2)? && id(1)?.parse::<std::net::Ipv4Addr>().is_ok());
-    Ok(())
-}
-
-#[test]
-fn a_mesh_with_a_password_is_for_those_who_know_it() -> Result<()> {
-    require_rig!();
-    let mut fabric = Fabric::new("mesh-md5", 3)?;
-    share(&fabric, "", &nodes(&fabric, 3))?;
-    for (host, password) in fabric.hosts().iter().zip(["secret", "secret", "wrong"]) {
-        let file = host.configuration().with_file_name("password");
-        fs::write(&file, password)?;
-        fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-        host.configure(&format!("[bird.mesh]\npassword_file = '{}'", file.display()))?;
-    }
-    fabric.start()?;
-    let scene = Scene::populate(fabric, 3, Offloads::ALL)?;
-    scene.fabric.host(1).wait_route(address(2))?;
-    scene.converse(1, 2)?;
-    // It had as much time as the others.
-    let host = scene.fabric.host(3);
-    ensure!(host.all_learnt()?.is_empty(), "{:?}", host.all_learnt()?);
-    let bird = &host.bird()?;
-    for number in [1, 2] {
-        let peer = session(bird, scene.fabric.host(number).node());
-        ensure!(peer.is_some_and(|peer| peer["state"] != "established"), "{bird:#}");
-        println!("with a wrong password: {}", peer.unwrap_or(bird));
-    }
     Ok(())
 }
