@@ -117,6 +117,11 @@ impl EndpointStatus {
         self.0["counters"]["dropped"].as_object().into_iter().flatten().filter_map(|(_, n)| n.as_u64()).sum()
     }
 
+    /// Frames dropped for one reason, by its label.
+    pub fn dropped_for(&self, reason: &str) -> u64 {
+        self.0["counters"]["dropped"][reason].as_u64().unwrap_or_default()
+    }
+
     fn text(&self, path: &str) -> &str {
         self.0.pointer(path).and_then(Value::as_str).unwrap_or_default()
     }
