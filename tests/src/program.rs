@@ -2,7 +2,7 @@
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::xdp::DevMapHash;
-use aya::maps::{HashMap, PerCpuArray};
+use aya::maps::{Array, HashMap, PerCpuArray};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use dataplane_ebpf::abi::{
@@ -120,9 +120,9 @@ impl Programs {
         for ((prefix, length), route) in &tables.routes {
             routes.insert(&Key::new(u32::from(*length), prefix.octets()), route, 0).expect("route");
         }
-        let mut next_hops: HashMap<_, u32, NextHopGroup> = self.map(names::NEXT_HOPS);
+        let mut next_hops: Array<_, NextHopGroup> = self.map(names::NEXT_HOPS);
         for (number, group) in &tables.next_hops {
-            next_hops.insert(number, group, 0).expect("group of next hops");
+            next_hops.set(*number, group, 0).expect("group of next hops");
         }
         let mut uplinks: HashMap<_, u32, Uplink> = self.map(names::UPLINKS);
         for (ifindex, uplink) in &tables.uplinks {

@@ -261,11 +261,11 @@ fn policy_rules_leave_all_routes_to_the_kernel() {
         let status = state(RoutesState::Suspended);
         assert!(status.reason.unwrap().contains("ip -6 rule"));
         assert_eq!(status.mirrored, 0);
-        assert_eq!(rig.entries("NEXT_HOPS"), 0);
+        assert_eq!(Maps::open(rig).used_groups(), 0);
         assert!(routes(&mirrored).iter().all(|route| route.state == Forwarder::Kernel));
         run("ip", &["-6", "rule", "del", "from", "2001:db8::/32", "lookup", "100"]);
         assert_eq!(state(RoutesState::On).mirrored, 3);
-        assert_eq!(rig.entries("NEXT_HOPS"), 1);
+        assert_eq!(Maps::open(rig).used_groups(), 1);
     });
 }
 
@@ -280,7 +280,7 @@ fn more_routes_than_fit_are_the_kernels() {
             Some(mirrored.mirror.status()).filter(|status| status.state == RoutesState::Suspended)
         });
         assert!(status.reason.unwrap().contains("`routes` in `[limits]`"));
-        assert_eq!(rig.entries("NEXT_HOPS"), 0);
+        assert_eq!(Maps::open(rig).used_groups(), 0);
         ip_batch(
             &many(150, "up0")
                 .replace("route add", "route del")

@@ -47,17 +47,32 @@ pub mod next_hop_flags {
     pub const XDP: u32 = 2;
 }
 
-/// Value of `NEXT_HOPS`: the next hops of one or more routes.
+/// Value of `NEXT_HOPS`, an array: the next hops of one or more routes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct NextHopGroup {
-    /// How many of `hops` are used, at least 1.
+    /// How many of `hops` are used, at least 1; 0: there is no such group.
     pub count: u32,
     /// The ways out, by `upper_bound`.
     pub hops: [NextHop; MAX_NEXT_HOPS],
 }
 
 const _: () = assert!(size_of::<NextHopGroup>() == 4 + 28 * MAX_NEXT_HOPS);
+
+impl NextHopGroup {
+    /// What an array holds in place of a group.
+    pub const NONE: Self = Self {
+        count: 0,
+        hops: [NextHop {
+            upper_bound: 0,
+            ifindex: 0,
+            mtu: 0,
+            flags: 0,
+            mac: Mac::new([0; 6]),
+            source_mac: Mac::new([0; 6]),
+        }; MAX_NEXT_HOPS],
+    };
+}
 
 /// Value of `UPLINKS`: what the hooks of an uplink know about it.
 #[repr(C)]

@@ -6,7 +6,7 @@ use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_REDIRECT};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
-use aya_ebpf::maps::{DevMapHash, HashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, DevMapHash, HashMap, PerCpuArray};
 use dataplane_ebpf::abi::{
     Address, Advertisement, COUNTER_SLOTS, Counters, Endpoint, NextHopGroup, Owner, Route, Uplink,
 };
@@ -30,7 +30,7 @@ static HOST_ROUTES: HashMap<Address, Route> = HashMap::with_max_entries(ROUTES_D
 #[map]
 static ROUTES: LpmTrie<[u8; 16], Route> = LpmTrie::with_max_entries(ROUTES_DEFAULT, BPF_F_NO_PREALLOC);
 #[map]
-static NEXT_HOPS: HashMap<u32, NextHopGroup> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
+static NEXT_HOPS: Array<NextHopGroup> = Array::with_max_entries(4096, 0);
 #[map]
 static UPLINKS: HashMap<u32, Uplink> = HashMap::with_max_entries(64, 0);
 
@@ -84,8 +84,8 @@ impl Tables for MapTables {
 
     #[inline(always)]
     fn next_hops(&self, group: u32) -> Option<&NextHopGroup> {
-        // SAFETY: as for `endpoint`.
-        unsafe { NEXT_HOPS.get(group) }
+        // Without a call of the kernel: an array is looked into in place.
+        NEXT_HOPS.get(group)
     }
 
     #[inline(always)]

@@ -4,7 +4,7 @@
 
 use crate::fastpath_rig::{Rig, run, run_json};
 use aya::maps::lpm_trie::LpmTrie;
-use aya::maps::{HashMap, Map, MapData};
+use aya::maps::{Array, HashMap, Map, MapData};
 use dataplane_ebpf::abi::{Address, NextHop, NextHopGroup, Route, names, next_hop_flags};
 use serde_json::Value;
 use serval::apply::fastpath::{FastPath, Settings};
@@ -115,7 +115,7 @@ impl Mirrored {
 pub struct Maps {
     hosts: HashMap<MapData, Address, Route>,
     prefixes: LpmTrie<MapData, [u8; 16], Route>,
-    groups: HashMap<MapData, u32, NextHopGroup>,
+    groups: Array<MapData, NextHopGroup>,
 }
 
 /// A next hop in the maps: interface, MAC, last hash, MTU.
@@ -131,8 +131,13 @@ impl Maps {
         Self {
             hosts: Map::HashMap(pin(names::HOST_ROUTES)).try_into().unwrap(),
             prefixes: Map::LpmTrie(pin(names::ROUTES)).try_into().unwrap(),
-            groups: Map::HashMap(pin(names::NEXT_HOPS)).try_into().unwrap(),
+            groups: Map::Array(pin(names::NEXT_HOPS)).try_into().unwrap(),
         }
+    }
+
+    /// How many groups of next hops there are.
+    pub fn used_groups(&self) -> usize {
+        self.groups.iter().filter(|group| group.as_ref().is_ok_and(|group| group.count > 0)).count()
     }
 
     /// All that is in them; `None` when it changed meanwhile.

@@ -194,7 +194,7 @@ fn definitions(limit: u32, routes: u32) -> [Definition; 9] {
         ),
         define(names::HOST_ROUTES, MapType::Hash, size_of::<Address>(), Some(size_of::<Route>()), routes),
         define(names::ROUTES, MapType::LpmTrie, PREFIX_KEY, Some(size_of::<Route>()), routes),
-        define(names::NEXT_HOPS, MapType::Hash, index, Some(size_of::<NextHopGroup>()), NEXT_HOP_GROUPS),
+        define(names::NEXT_HOPS, MapType::Array, index, Some(size_of::<NextHopGroup>()), NEXT_HOP_GROUPS),
         define(names::UPLINKS, MapType::Hash, index, Some(size_of::<Uplink>()), UPLINKS),
     ]
 }

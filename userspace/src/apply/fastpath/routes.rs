@@ -68,7 +68,8 @@ impl RouteMaps {
 
     /// Removes groups of next hops; those that are not there are fine.
     pub fn remove_groups(&self, groups: &[u32]) -> Result<(), FastPathError> {
-        self.groups.remove(groups).map_err(failed(names::NEXT_HOPS, "cannot remove entries"))
+        let none: Vec<_> = groups.iter().map(|group| (*group, NextHopGroup::NONE)).collect();
+        self.groups.update(&none).map_err(failed(names::NEXT_HOPS, "cannot remove entries"))
     }
 
     /// All routes.
@@ -86,7 +87,7 @@ impl RouteMaps {
     /// All groups of next hops.
     pub fn groups(&self) -> Result<BTreeMap<u32, NextHopGroup>, FastPathError> {
         let groups = self.groups.entries().map_err(failed(names::NEXT_HOPS, "cannot be read"))?;
-        Ok(groups.into_iter().collect())
+        Ok(groups.into_iter().filter(|(_, group)| *group != NextHopGroup::NONE).collect())
     }
 }
 
@@ -96,7 +97,7 @@ fn key((address, length): Destination) -> PrefixKey {
 
 fn open<K: Pod, V: Pod>(name: &'static str, map: Map) -> Result<BatchMap<K, V>, FastPathError> {
     let data: MapData = match map {
-        Map::HashMap(data) | Map::LpmTrie(data) => data,
+        Map::HashMap(data) | Map::LpmTrie(data) | Map::Array(data) => data,
         _ => return Err(FastPathError::Incomplete { kind: "map of the right type", name }),
     };
     BatchMap::new(data).map_err(failed(name, "cannot be opened"))
