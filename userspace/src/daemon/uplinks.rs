@@ -36,9 +36,11 @@ impl Uplinks {
         }
     }
 
-    /// The interfaces that routes to other hosts use, as that changes.
+    /// The interfaces that routes to other hosts use, as that changes; what is known by now counts as a change.
     pub fn used(&self) -> watch::Receiver<BTreeSet<u32>> {
-        self.used.subscribe()
+        let mut used = self.used.subscribe();
+        used.mark_changed();
+        used
     }
 
     /// There is a fast path: begins to mirror routes into its maps.

@@ -400,7 +400,9 @@ impl Worker {
 
     fn tell(&mut self) {
         let status = self.status();
-        // Who sees the status must find the interfaces, too, or they would count as unused.
+        // Both at once: who is told of interfaces asks for the state, and who sees the state must not take interfaces for
+        // unused.
+        let mut published = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         if status.state != RoutesState::Starting
             && let Some(interfaces) = self.fib.hops_mut().take_interfaces()
         {
@@ -410,7 +412,7 @@ impl Worker {
                 news
             });
         }
-        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+        *published = status;
     }
 
     fn status(&self) -> RoutesStatus {
