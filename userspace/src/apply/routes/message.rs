@@ -9,6 +9,9 @@ use dataplane_ebpf::abi::Mac;
 use rtnetlink::packet_core::NLM_F_REPLACE;
 use std::net::Ipv6Addr;
 
+#[cfg(test)]
+mod tests;
+
 const AF_INET6: u8 = libc::AF_INET6 as u8;
 
 // linux/rtnetlink.h, linux/nexthop.h, linux/fib_rules.h, linux/if_link.h and linux/ipv6.h, as far as libc lacks them.
