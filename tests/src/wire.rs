@@ -66,7 +66,8 @@ impl Wire {
                 frame.truncate(length);
                 Ok(Some(frame))
             }
-            Err(Errno::EAGAIN) => Ok(None),
+            // It says once that the interface went down.
+            Err(Errno::EAGAIN | Errno::ENETDOWN) => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot read from {}", self.interface)),
         }
     }

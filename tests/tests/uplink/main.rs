@@ -3,3 +3,4 @@
 mod exact;
 mod life;
 mod rig;
+mod spread;

@@ -1,6 +1,6 @@
 //! A host with one VM that is a harness, and an uplink whose far end is one, too.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serval_tests::cloud::{address, endpoint, mac, name, subnet, tap};
 use serval_tests::frame::{Frame, GATEWAY_MAC, Ipv6, Mac, Payload, addresses, mac_text};
 use serval_tests::guest::RawGuest;
@@ -84,6 +84,7 @@ impl Scene {
             let route = self.host.route(destination)?;
             Ok(route.filter(|route| route.usable() == usable).map(drop))
         })
+        .with_context(|| format!("{:?}\n{:?}", self.host.route(destination), self.host.status()))
     }
 
     /// Waits until the uplink `interface` has these hooks for XDP and TC.
