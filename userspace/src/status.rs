@@ -4,7 +4,7 @@
 use crate::apply::bird::BirdStatus;
 use crate::apply::fastpath::{TcHook, XdpHook};
 pub use crate::apply::routes::{
-    Forwarder, NextHopDetail, RouteDetail, RoutesReport, RoutesState, RoutesStatus,
+    Forwarder, NextHopDetail, RouteDetail, RoutesQuery, RoutesReport, RoutesState, RoutesStatus, Selection,
 };
 use crate::plan::Conflict;
 use crate::resource::Problem;

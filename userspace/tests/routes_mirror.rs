@@ -7,7 +7,7 @@ use fastpath_rig::{in_namespace, run};
 use routes_rig::{
     Maps, Mirrored, UPLINKS, expected, ifindex, ip_batch, make_uplinks, neighbours, settings, sysctl,
 };
-use serval::apply::routes::{Forwarder, RouteDetail, RoutesState, Settings};
+use serval::apply::routes::{Forwarder, RouteDetail, RoutesQuery, RoutesState, Settings};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -126,7 +126,7 @@ fn eventually<T>(what: &str, mut met: impl FnMut() -> Option<T>) -> T {
 }
 
 fn routes(mirrored: &Mirrored) -> Vec<RouteDetail> {
-    mirrored.mirror.report().blocking_recv().expect("the mirror works").routes
+    mirrored.mirror.report(RoutesQuery::default()).blocking_recv().expect("the mirror works").routes
 }
 
 fn many(count: usize, uplink: &str) -> String {

@@ -56,6 +56,18 @@ fn an_aggregate_speaks_for_its_vms_unless_one_has_just_arrived() -> Result<()> {
     ensure!(marked.contains("(64512,7)") && marked.contains("(64512, 7, 8)"), "{marked}");
     ensure!(!n2.birdc("show route all 2001:db8:b::1/128")?.contains("(64512,7)"));
 
+    // One of its addresses whose VM is elsewhere is sent there, and is nobody's again when that goes.
+    n2.plug("tap0", "2001:db8:a::2")?;
+    let (route, _) = n1.wait_route("2001:db8:a::2", true)?;
+    ensure!(route.contains("via fd00::2 dev up0"), "{route}");
+    ensure!(n1.namespace.ip("-6 route get 2001:db8:a::2")?.contains("dev up0"));
+    n2.unroute("2001:db8:a::2")?;
+    n1.wait_route("2001:db8:a::2", false)?;
+    ensure!(n1.namespace.ip("-6 route get 2001:db8:a::2").is_err());
+    // It comes here instead.
+    n1.route("tap1", "2001:db8:a::2", 16)?;
+    ensure!(n1.namespace.ip("-6 route get 2001:db8:a::2")?.contains("dev tap1"));
+
     n1.unroute("2001:db8:a::1")?;
     n1.route("tap0", "2001:db8:a::1", 8)?;
     let (route, _) = n2.wait_route("2001:db8:a::1", true)?;

@@ -13,6 +13,7 @@ mod status;
 
 use crate::cause;
 use crate::config::{Config, DEFAULT_FILE};
+use crate::status::Selection;
 use clap::{ArgAction, Parser, Subcommand};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -51,8 +52,14 @@ enum Verb {
         #[command(flatten)]
         format: Format,
     },
-    /// Show the routes to other hosts, and who forwards by them: the fast path or the kernel
+    /// Show the BGP sessions, the routes to other hosts, and who forwards by them: the fast path or the kernel
     Routes {
+        /// Only to this prefix or into it; of an address, what packets to it would take, the best way first
+        #[arg(value_name = "PREFIX|ADDRESS", value_parser = routes::selection)]
+        selection: Option<Selection>,
+        /// At most so many; 0 is all [default: 100, with --json all]
+        #[arg(long, value_name = "COUNT")]
+        limit: Option<usize>,
         #[command(flatten)]
         format: Format,
     },
@@ -109,7 +116,9 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Answer> {
         }
         Verb::Status { format } => status::run(&config()?, *format),
         Verb::Endpoints { format } => endpoints::run(&config()?, *format),
-        Verb::Routes { format } => routes::run(&config()?, *format),
+        Verb::Routes { selection, limit, format } => {
+            routes::run(&config()?, selection.unwrap_or_default(), *limit, *format)
+        }
         Verb::Detach { format } => detach::run(&config()?, *format),
         Verb::Load { interface } => load::run(interface).map(|()| Answer::Yes),
     }

@@ -60,10 +60,7 @@ fn render(status: &Status) -> String {
         line("routes: ", &super::routes::summary(routes));
     }
     if let Some(bird) = &status.bird {
-        line("\n", &bird_line(bird));
-        if !bird.peers.is_empty() {
-            line("", &peers(bird));
-        }
+        line("\n", sessions(bird).trim_end());
         for complaint in bird.complaints() {
             line("", &complaint);
         }
@@ -77,8 +74,26 @@ fn render(status: &Status) -> String {
     text
 }
 
+/// BIRD and its sessions.
+pub(super) fn sessions(bird: &BirdStatus) -> String {
+    let mut text = summary(bird) + "\n";
+    if !bird.peers.is_empty() {
+        text += &format!("{}\n", peers(bird));
+    }
+    if !bird.unannounced.is_empty() {
+        let addresses: Vec<String> = bird.unannounced.iter().map(ToString::to_string).collect();
+        text += &format!("not announced, being outside bird.networks: {}\n", addresses.join(" "));
+    }
+    for peer in &bird.peers {
+        if let Some(reason) = &peer.reason {
+            text += &format!("{}: {reason}\n", peer.name);
+        }
+    }
+    text
+}
+
 /// BIRD as a whole in a line.
-pub(super) fn bird_line(bird: &BirdStatus) -> String {
+fn summary(bird: &BirdStatus) -> String {
     let version = bird.version.as_ref().map_or_else(String::new, |version| format!(" {version}"));
     let state = match bird.state {
         BirdState::Up => "up",
@@ -101,7 +116,7 @@ pub(super) fn bird_line(bird: &BirdStatus) -> String {
     line
 }
 
-pub(super) fn peers(bird: &BirdStatus) -> String {
+fn peers(bird: &BirdStatus) -> String {
     let mut table =
         print::table(&["BGP PEER", "ADDRESS", "AS", "STATE", "SINCE", "IMPORTED", "BEST", "EXPORTED"]);
     let known = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());

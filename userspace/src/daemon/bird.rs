@@ -1,12 +1,13 @@
 //! BIRD beside the endpoints: it is brought to its plan whenever the resources have changed, and asked for `status`.
 
-use crate::apply::bird::{Bird, Retired, Settings, leave};
+use crate::apply::bird::{Bird, BirdStatus, Retired, Settings, leave};
 use crate::cause::in_one_line;
 use crate::config::Config;
 use crate::plan::Conflict;
 use crate::plan::bird::{self, BirdPlan};
 use crate::resource::Resources;
 use crate::status::Status;
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -49,17 +50,37 @@ impl Routing {
         });
     }
 
+    /// Addresses of endpoints that BIRD is not to announce.
+    fn unannounced(&self, status: &Status) -> Vec<Ipv6Addr> {
+        let Some(plan) = &self.plan else { return Vec::new() };
+        let announced = |address: &Ipv6Addr| plan.networks.iter().any(|network| network.contains(address));
+        let all = status.endpoints.iter().flat_map(|endpoint| endpoint.addresses.iter().copied());
+        all.filter(|address| !announced(address)).collect()
+    }
+
     /// Where resources of BGP contradict each other.
     pub fn conflicts(&self) -> &[Conflict] {
         self.plan.as_ref().map_or(&[], |plan| &plan.conflicts)
     }
 
-    /// Adds what BIRD says to a status, which may take a moment: not for the main loop to wait for.
-    pub fn complete(&self, mut status: Status) -> impl Future<Output = Status> + Send + use<> {
+    /// What BIRD says, which may take a moment; `None` when the configuration has no section for it.
+    pub fn status(&self) -> impl Future<Output = Option<BirdStatus>> + Send + use<> {
         let bird = self.bird.clone();
         async move {
-            if let Some(bird) = bird {
-                let told = bird.status().await;
+            match bird {
+                Some(bird) => Some(bird.status().await),
+                None => None,
+            }
+        }
+    }
+
+    /// Adds what BIRD says to a status, which may take a moment: not for the main loop to wait for.
+    pub fn complete(&self, mut status: Status) -> impl Future<Output = Status> + Send + use<> {
+        let bird = self.status();
+        let unannounced = self.unannounced(&status);
+        async move {
+            if let Some(told) = bird.await {
+                let told = BirdStatus { unannounced, ..told };
                 status.drift += told.kernel.as_ref().map_or(0, |kernel| kernel.drift);
                 status.bird = Some(told);
             }

@@ -18,7 +18,9 @@ use crate::resource::{InterfaceName, Problem};
 use crate::serve::control::{Reply, Verb};
 use crate::serve::{Endpoints, Server, advertise};
 use crate::source::Snapshot;
-use crate::status::{self, Detached, EndpointDetail, FastPathState, FastPathStatus, Status};
+use crate::status::{
+    self, Detached, EndpointDetail, FastPathState, FastPathStatus, RoutesQuery, RoutesReport, Status,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -206,13 +208,14 @@ impl Host {
         self.ledger.audit();
     }
 
-    /// Sends a control client all routes, as soon as they are collected.
-    fn tell_routes(&self, client: oneshot::Sender<Reply>) {
-        let report = self.uplinks.report();
+    /// Sends a control client routes and who speaks for them, as soon as they are collected.
+    fn tell_routes(&self, query: RoutesQuery, client: oneshot::Sender<Reply>) {
+        let report = self.uplinks.report(query);
+        let bird = self.routing.status();
         tokio::spawn(async move {
             let reply = match report {
                 Ok(report) => match report.await {
-                    Ok(routes) => reply(&routes),
+                    Ok(routes) => reply(&RoutesReport { bird: bird.await, ..routes }),
                     Err(_) => Reply::Error("routes are not followed any more; restart the daemon".to_owned()),
                 },
                 Err(reason) => Reply::Error(reason),
@@ -229,8 +232,8 @@ impl Host {
                 tokio::spawn(async move { send(client, reply(&status.await)) });
                 return;
             }
-            Verb::Routes => {
-                self.tell_routes(client);
+            Verb::Routes(query) => {
+                self.tell_routes(query, client);
                 return;
             }
             Verb::Endpoints => reply(&self.details(server)),

@@ -1,7 +1,7 @@
 //! The side towards other hosts: uplinks, and the mirror of the kernel's routes.
 
 use crate::apply::fastpath::{FastPath, HookReport, TcHook, XdpHook};
-use crate::apply::routes::{self, Mirror, RoutesReport, RoutesState, RoutesStatus};
+use crate::apply::routes::{self, Mirror, RoutesQuery, RoutesReport, RoutesState, RoutesStatus};
 use crate::cause::in_one_line;
 use crate::config::Config;
 use crate::plan::{self, HostFacts, Uplink};
@@ -145,10 +145,10 @@ impl Uplinks {
         })
     }
 
-    /// All routes, as soon as the mirror has collected them; or why there are none.
-    pub fn report(&self) -> Result<oneshot::Receiver<RoutesReport>, String> {
+    /// Routes, as soon as the mirror has collected them; or why there are none.
+    pub fn report(&self, query: RoutesQuery) -> Result<oneshot::Receiver<RoutesReport>, String> {
         match &self.mirror {
-            Some(Ok(mirror)) => Ok(mirror.report()),
+            Some(Ok(mirror)) => Ok(mirror.report(query)),
             Some(Err(reason)) => Err(reason.clone()),
             None => Err("there is no fast path; the kernel forwards alone (see `serval status`)".to_owned()),
         }

@@ -4,6 +4,7 @@
 //! `{"error": "..."}`. Only root may connect (mode 0600 from the moment the socket exists). A client that sends garbage,
 //! too much, or nothing, costs its own connection and no more.
 
+use crate::status::RoutesQuery;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::AsFd;
@@ -40,8 +41,8 @@ pub enum Verb {
     Status,
     /// Who the endpoints are.
     Endpoints,
-    /// The routes to other hosts.
-    Routes,
+    /// The routes to other hosts, and who speaks for them.
+    Routes(RoutesQuery),
     /// Take the fast path off.
     Detach,
 }

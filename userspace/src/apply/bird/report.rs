@@ -56,6 +56,7 @@ impl Report {
             since: seen.as_ref().and_then(|seen| seen.daemon.started.clone()),
             restarts: self.restarts,
             kernel: seen.as_ref().and_then(|seen| self.kernel(seen)),
+            unannounced: Vec::new(),
             peers: self.peers(seen.as_ref()),
         }
     }

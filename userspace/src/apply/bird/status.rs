@@ -32,6 +32,9 @@ pub struct BirdStatus {
     /// Its routes in the kernel; absent when it does not answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel: Option<KernelStatus>,
+    /// Addresses of VMs of this host that are announced to nobody, because they lie outside `bird.networks`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unannounced: Vec<Ipv6Addr>,
     /// Its sessions, by name.
     pub peers: Vec<PeerStatus>,
 }

@@ -127,6 +127,8 @@ pub struct Route {
     pub mtu: u32,
     /// The kernel joins such routes of one [`RouteId`] to one with several next hops (`rt6_qualify_for_ecmp`).
     pub joins: bool,
+    /// Who put it there (`rtm_protocol`).
+    pub protocol: u8,
 }
 
 /// Where packets go.

@@ -17,6 +17,7 @@ use super::prefix::Prefix;
 use dataplane_ebpf::abi;
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
+use std::net::Ipv6Addr;
 pub use sync::Part;
 use sync::Sync;
 
@@ -67,6 +68,7 @@ struct Known {
     path: Stored,
     mtu: u32,
     joins: bool,
+    protocol: u8,
     /// The last sync that found it.
     seen: u32,
 }
@@ -91,6 +93,8 @@ pub struct RouteView {
     pub prefix: Prefix,
     /// Metric of the route that is used.
     pub metric: u32,
+    /// Who put it there.
+    pub protocol: u8,
     /// Longest packet, if the route says.
     pub mtu: u32,
     /// Its next hops, or why it is the kernel's.
@@ -229,13 +233,22 @@ impl Fib {
         (fast, (self.hosts + self.prefixes).saturating_sub(fast))
     }
 
-    /// Every prefix, for people.
-    pub fn views(&self) -> impl Iterator<Item = RouteView> + '_ {
-        self.entries.iter().filter_map(|(prefix, entry)| {
-            let best = best(&entry.routes)?;
-            let hops = self.judge(*prefix, entry).and_then(|set| self.hops.view(set));
-            Some(RouteView { prefix: *prefix, metric: best.id.metric, mtu: best.mtu, hops })
-        })
+    /// A prefix and all that it covers, for people.
+    pub fn within(&self, prefix: Prefix) -> impl Iterator<Item = RouteView> + '_ {
+        self.entries.range(prefix.covered()).filter_map(|(prefix, entry)| self.view(*prefix, entry))
+    }
+
+    /// The prefixes that cover an address, longest first: packets take the first one.
+    pub fn towards(&self, address: Ipv6Addr) -> impl Iterator<Item = RouteView> + '_ {
+        let host = Prefix::new(address, 128).into_iter();
+        let all = host.flat_map(|host| std::iter::once(host).chain(host.covering()));
+        all.filter_map(|prefix| self.view(prefix, self.entries.get(&prefix)?))
+    }
+
+    fn view(&self, prefix: Prefix, entry: &Entry) -> Option<RouteView> {
+        let best = best(&entry.routes)?;
+        let hops = self.judge(prefix, entry).and_then(|set| self.hops.view(set));
+        Some(RouteView { prefix, metric: best.id.metric, protocol: best.protocol, mtu: best.mtu, hops })
     }
 
     fn add(&mut self, id: RouteId, route: Route, replaces: bool) {
@@ -263,6 +276,7 @@ impl Fib {
             Some(known) => {
                 let before = mem::replace(&mut known.path, path);
                 (known.mtu, known.joins, known.seen) = (route.mtu, route.joins, generation);
+                known.protocol = route.protocol;
                 self.unstore(before);
             }
             None => self.push(id, path, &route),
@@ -346,7 +360,8 @@ impl Fib {
     }
 
     fn push(&mut self, id: RouteId, path: Stored, route: &Route) {
-        let known = Known { id, path, mtu: route.mtu, joins: route.joins, seen: self.generation };
+        let Route { mtu, joins, protocol, .. } = *route;
+        let known = Known { id, path, mtu, joins, protocol, seen: self.generation };
         self.entries.entry(id.prefix).or_default().routes.push(known);
         self.dirty.insert(id.prefix);
         if id.table == Table::Local && !id.prefix.is_host() && self.local.insert(id.prefix) {

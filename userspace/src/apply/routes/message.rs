@@ -255,7 +255,7 @@ fn route(payload: &[u8]) -> Option<(RouteId, Route)> {
         (libc::RTN_THROW, _) => kernel(Why::Throw),
         _ => kernel(Why::Type),
     };
-    Some((id, Route { path, mtu, joins }))
+    Some((id, Route { path, mtu, joins, protocol }))
 }
 
 /// `RTA_MULTIPATH`: each next hop is a `struct rtnexthop` (length, flags, weight - 1, ifindex) and attributes.

@@ -21,7 +21,9 @@ mod reader;
 mod report;
 mod worker;
 
-pub use report::{Forwarder, NextHopDetail, RouteDetail, RoutesReport, RoutesState, RoutesStatus};
+pub use report::{
+    Forwarder, NextHopDetail, RouteDetail, RoutesQuery, RoutesReport, RoutesState, RoutesStatus, Selection,
+};
 
 use crate::apply::fastpath::{FastPathError, NEXT_HOP_GROUPS, RouteMaps};
 use crate::resource::InterfaceName;
@@ -117,10 +119,10 @@ impl Mirror {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// All routes, when the mirror gets to it; an error when it has ended.
-    pub fn report(&self) -> oneshot::Receiver<RoutesReport> {
+    /// Routes, when the mirror gets to it; an error when it has ended.
+    pub fn report(&self, query: RoutesQuery) -> oneshot::Receiver<RoutesReport> {
         let (sender, receiver) = oneshot::channel();
-        self.tell(Command::Report(sender));
+        self.tell(Command::Report(query, sender));
         receiver
     }
 

@@ -14,6 +14,9 @@ pub struct Prefix {
 }
 
 impl Prefix {
+    /// The one that has all addresses.
+    pub const ALL: Self = Self { bits: 0, length: 0 };
+
     /// The prefix of `length` bits that has `address`; `None` when it is longer than an address.
     pub fn new(address: Ipv6Addr, length: u8) -> Option<Self> {
         (length <= 128).then(|| Self { bits: address.to_bits() & mask(length), length })

@@ -1,5 +1,8 @@
 //! What `serval status` and `serval routes` say about routes. Types only; fields may be added, not renamed.
 
+use crate::apply::bird::BirdStatus;
+use crate::apply::kernel;
+use ipnet::Ipv6Net;
 use serde::{Deserialize, Serialize};
 use std::net::Ipv6Addr;
 
@@ -39,13 +42,42 @@ pub struct RoutesStatus {
     pub drift: u64,
 }
 
+/// Which routes are asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoutesQuery {
+    /// Where they lead.
+    pub selection: Selection,
+    /// At most so many.
+    pub limit: Option<usize>,
+}
+
+/// Where routes lead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Selection {
+    /// Anywhere.
+    #[default]
+    All,
+    /// To this prefix, or into it.
+    Within(Ipv6Net),
+    /// To this address, the one that packets take first.
+    Towards(Ipv6Addr),
+}
+
 /// Answer to `routes`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoutesReport {
     /// Routes as a whole.
     #[serde(flatten)]
     pub status: RoutesStatus,
-    /// Every prefix of the kernel's tables local and main that packets could be forwarded by.
+    /// BIRD and its sessions; absent when the configuration has no section for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bird: Option<BirdStatus>,
+    /// How many prefixes are as was asked, of which those that follow are the first.
+    #[serde(default)]
+    pub matching: usize,
+    /// Prefixes of the kernel's tables local and main that packets could be forwarded by.
     pub routes: Vec<RouteDetail>,
 }
 
@@ -66,6 +98,9 @@ pub struct RouteDetail {
     pub destination: String,
     /// Metric of the route that is used.
     pub metric: u32,
+    /// Who put it there: `bird`, `static`, `kernel`, `serval` and so on, or the number of its protocol.
+    #[serde(default)]
+    pub protocol: String,
     /// Longest packet in bytes, if the route says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
@@ -101,4 +136,24 @@ pub struct NextHopDetail {
 pub(super) fn mac(octets: &[u8; 6]) -> String {
     let [a, b, c, d, e, f] = octets;
     format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+}
+
+/// Who puts routes there under a number (linux/rtnetlink.h), as `ip route` calls them.
+pub(super) fn protocol(number: u8) -> String {
+    let name = match number {
+        libc::RTPROT_REDIRECT => "redirect",
+        libc::RTPROT_KERNEL => "kernel",
+        libc::RTPROT_BOOT => "boot",
+        libc::RTPROT_STATIC => "static",
+        9 => "ra",
+        11 => "zebra",
+        12 => "bird",
+        16 => "dhcp",
+        kernel::PROTOCOL => "serval",
+        186 => "bgp",
+        187 => "isis",
+        188 => "ospf",
+        number => return number.to_string(),
+    };
+    name.to_owned()
 }

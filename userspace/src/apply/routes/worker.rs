@@ -7,8 +7,11 @@ use super::event::Why;
 use super::fib::{Changes, Fib, Limits, RouteView, Suspension};
 use super::hops::Scope;
 use super::netdev::Devices;
+use super::prefix::Prefix;
 use super::reader::{Drained, Reader};
-use super::report::{Forwarder, NextHopDetail, RouteDetail, RoutesReport, RoutesState, RoutesStatus};
+use super::report::{
+    Forwarder, NextHopDetail, RouteDetail, RoutesQuery, RoutesReport, RoutesState, RoutesStatus, Selection,
+};
 use crate::apply::fastpath::{Destination, FastPathError, RouteMaps};
 use crate::cause::in_one_line;
 use dataplane_ebpf::abi::{self, NextHopGroup};
@@ -35,8 +38,8 @@ const AUDIT_SHARE: u32 = 100;
 pub enum Command {
     /// XDP may redirect to these, as far as `DEVICES` is concerned.
     Devices(BTreeSet<u32>),
-    /// Tell all routes.
-    Report(oneshot::Sender<RoutesReport>),
+    /// Tell routes.
+    Report(RoutesQuery, oneshot::Sender<RoutesReport>),
     /// Look at everything now.
     Audit,
     /// End; what is in the maps stays.
@@ -211,8 +214,8 @@ impl Worker {
                 self.listed = listed;
                 self.choose_devices();
             }
-            Command::Report(answer) => {
-                if answer.send(self.report()).is_err() {
+            Command::Report(query, answer) => {
+                if answer.send(self.report(query)).is_err() {
                     tracing::debug!("who asked for the routes has left");
                 }
             }
@@ -449,11 +452,18 @@ impl Worker {
         }
     }
 
-    fn report(&self) -> RoutesReport {
-        RoutesReport {
-            status: self.status(),
-            routes: self.fib.views().map(|view| self.detail(view)).collect(),
-        }
+    fn report(&self, query: RoutesQuery) -> RoutesReport {
+        let mut views: Box<dyn Iterator<Item = RouteView> + '_> = match query.selection {
+            Selection::Towards(address) => Box::new(self.fib.towards(address)),
+            Selection::Within(net) => match Prefix::new(net.addr(), net.prefix_len()) {
+                Some(prefix) => Box::new(self.fib.within(prefix)),
+                None => Box::new(std::iter::empty()),
+            },
+            Selection::All => Box::new(self.fib.within(Prefix::ALL)),
+        };
+        let limit = query.limit.unwrap_or(usize::MAX);
+        let routes: Vec<RouteDetail> = views.by_ref().take(limit).map(|view| self.detail(view)).collect();
+        RoutesReport { status: self.status(), bird: None, matching: routes.len() + views.count(), routes }
     }
 
     fn detail(&self, view: RouteView) -> RouteDetail {
@@ -478,6 +488,7 @@ impl Worker {
         RouteDetail {
             destination: view.prefix.to_string(),
             metric: view.metric,
+            protocol: super::report::protocol(view.protocol),
             mtu: Some(view.mtu).filter(|mtu| *mtu != 0),
             state: if fast { Forwarder::Fast } else { Forwarder::Kernel },
             reason: why.filter(|_| !fast).map(|why| why.to_string()),

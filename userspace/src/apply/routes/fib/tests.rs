@@ -29,11 +29,11 @@ fn hop(ifindex: u32, gateway: &str) -> Hop {
 }
 
 fn via(hops: &[Hop]) -> Route {
-    Route { path: Path::Hops(hops.to_vec()), mtu: 0, joins: true }
+    Route { path: Path::Hops(hops.to_vec()), mtu: 0, joins: true, protocol: 3 }
 }
 
 fn kernel(why: Why) -> Route {
-    Route { path: Path::Kernel { why, ifindex: 1 }, mtu: 0, joins: false }
+    Route { path: Path::Kernel { why, ifindex: 1 }, mtu: 0, joins: false, protocol: 3 }
 }
 
 fn new(id: RouteId, route: Route) -> Event {
@@ -125,6 +125,24 @@ impl Mirror {
 }
 
 #[test]
+fn what_an_address_takes_comes_first_and_what_a_prefix_covers_is_listed() {
+    let routes = [("2001:db8::/32", 1024), ("2001:db8:1::/48", 32), ("2001:db9::/32", 32)];
+    let fib = started(&routes.map(|(text, metric)| new(id(text, metric), via(&[hop(1, A)])))).fib;
+    let towards = |fib: &Fib, address: &str| {
+        let views = fib.towards(address.parse().unwrap());
+        views.map(|view| (view.prefix.to_string(), view.metric)).collect::<Vec<_>>()
+    };
+    let (long, short) = (("2001:db8:1::/48".to_owned(), 32), ("2001:db8::/32".to_owned(), 1024));
+    assert_eq!(towards(&fib, "2001:db8:1::5"), [long.clone(), short.clone()]);
+    assert_eq!(towards(&fib, "2001:db8:2::5").as_slice(), std::slice::from_ref(&short));
+    assert_eq!(towards(&fib, "3fff::1"), []);
+    assert!(fib.towards(address("2001:db8::1")).all(|view| view.protocol == 3));
+    let within: Vec<String> =
+        fib.within(prefix("2001:db8::/32")).map(|view| view.prefix.to_string()).collect();
+    assert_eq!(within, [short.0, long.0]);
+}
+
+#[test]
 fn the_lowest_metric_is_used_and_the_next_takes_over() {
     let mut mirror = started(&world());
     mirror.apply(new(id("2001:db8::/32", 32), via(&[hop(1, A)])));
@@ -166,7 +184,10 @@ fn what_the_kernel_must_do_is_not_taken_by_a_shorter_prefix() {
         mirror.apply(new(route.0, route.1.clone()));
         mirror.goes_to("2001:db8::1", &[]);
         mirror.goes_to("2001:db8:1::1", &[(1, 1)]);
-        assert_eq!(mirror.fib.views().find(|view| view.prefix == route.0.prefix).unwrap().hops, Err(why));
+        assert_eq!(
+            mirror.fib.within(Prefix::ALL).find(|view| view.prefix == route.0.prefix).unwrap().hops,
+            Err(why)
+        );
         mirror.apply(Event::RouteGone { id: route.0, route: route.1 });
         mirror.goes_to("2001:db8::1", &[(1, 1)]);
     }
@@ -255,14 +276,14 @@ fn flows_are_shared_by_weight_among_interfaces_that_are_up() {
     let many: Vec<Hop> = (0..9).map(|n| hop(1, &format!("fe80::{n}"))).collect();
     mirror.apply(new(id("2001:db8::/32", 1), via(&many)));
     mirror.goes_to("2001:db8::1", &[]);
-    let view = mirror.fib.views().find(|view| view.prefix.length() == 32).unwrap();
+    let view = mirror.fib.within(Prefix::ALL).find(|view| view.prefix.length() == 32).unwrap();
     assert_eq!(view.hops, Err(Why::TooManyHops));
 }
 
 #[test]
 fn next_hop_objects_change_under_their_routes() {
     let mut mirror = started(&world());
-    let route = Route { path: Path::Object(7), mtu: 0, joins: false };
+    let route = Route { path: Path::Object(7), mtu: 0, joins: false, protocol: 3 };
     mirror.apply(new(id("2001:db8::/32", 20), route.clone()));
     mirror.goes_to("2001:db8::1", &[]);
     mirror.apply(Event::Object(5, Object::Single(hop(1, A))));
@@ -582,7 +603,8 @@ fn never_lies(mirror: &Mirror, kernel: &Kernel) {
 fn is_exact(mirror: &Mirror, kernel: &Kernel) {
     never_lies(mirror, kernel);
     let several = |view: &RouteView| view.hops == Err(Why::Alternatives);
-    let several: BTreeSet<Prefix> = mirror.fib.views().filter(several).map(|view| view.prefix).collect();
+    let several: BTreeSet<Prefix> =
+        mirror.fib.within(Prefix::ALL).filter(several).map(|view| view.prefix).collect();
     let fresh = started(&kernel.state());
     let content = |mirror: &Mirror| -> BTreeMap<Prefix, (u32, Option<NextHopGroup>)> {
         let routes = mirror.maps.routes.iter().filter(|(prefix, _)| !several.contains(prefix));

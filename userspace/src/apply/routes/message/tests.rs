@@ -33,9 +33,12 @@ fn address(kind: u16, value: Ipv6Addr) -> Vec<u8> {
 }
 
 /// `struct rtmsg` of a unicast route in table main, and these attributes.
+/// BGP's.
+const PROTOCOL: u8 = 186;
+
 fn route_message(prefix: Prefix, metric: u32, attributes: &[Vec<u8>]) -> Vec<u8> {
     let header =
-        [AF_INET6, prefix.length(), 0, 0, libc::RT_TABLE_MAIN, 186, 0, libc::RTN_UNICAST, 0, 0, 0, 0];
+        [AF_INET6, prefix.length(), 0, 0, libc::RT_TABLE_MAIN, PROTOCOL, 0, libc::RTN_UNICAST, 0, 0, 0, 0];
     let more = [address(libc::RTA_DST, prefix.address()), word(libc::RTA_PRIORITY, metric)].concat();
     [&header[..], &more, &attributes.concat()].concat()
 }
@@ -122,7 +125,7 @@ proptest! {
             attribute(200, &[1, 2, 3]),
         ]);
         let id = RouteId { prefix, table: Table::Main, source: None, metric };
-        let route = Route { path: Path::Hops(vec![hop]), mtu, joins: true };
+        let route = Route { path: Path::Hops(vec![hop]), mtu, joins: true, protocol: PROTOCOL };
         let flags = if replaces { NLM_F_REPLACE } else { 0 };
         let wanted = Event::Route { id, route: route.clone(), replaces };
         prop_assert_eq!(parse(libc::RTM_NEWROUTE, flags, &message), Some(wanted));
@@ -137,7 +140,7 @@ proptest! {
     ) {
         let message = route_message(prefix, metric, &[multipath_attribute(&hops)]);
         let id = RouteId { prefix, table: Table::Main, source: None, metric };
-        let route = Route { path: Path::Hops(hops), mtu: 0, joins: true };
+        let route = Route { path: Path::Hops(hops), mtu: 0, joins: true, protocol: PROTOCOL };
         let wanted = Event::Route { id, route, replaces: false };
         prop_assert_eq!(parse(libc::RTM_NEWROUTE, 0, &message), Some(wanted));
     }
