@@ -149,7 +149,8 @@ fn send(shared: &Shared, socket: &UdpSocket, to: (Ipv6Addr, u16), interval: Dura
             Ok(_) => shared.sent.fetch_add(1, Ordering::Relaxed),
             Err(_) => shared.refused.fetch_add(1, Ordering::Relaxed),
         };
-        due += interval;
+        // Who was kept from sending does not make up for it: the burst would overflow the queues on the way.
+        due = (due + interval).max(Instant::now());
         thread::sleep(due.saturating_duration_since(Instant::now()));
     }
     Ok(())
