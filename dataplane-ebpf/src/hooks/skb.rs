@@ -1,5 +1,6 @@
 //! `Frame` on a socket buffer.
 
+use crate::linear::{self, Linear};
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{
     bpf_redirect, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
@@ -57,10 +58,12 @@ impl SkbFrame {
             bpf_redirect(ifindex, 0) as i32
         }
     }
+}
 
+impl Linear for SkbFrame {
     #[inline(always)]
     fn data(&self) -> usize {
-        // SAFETY: as above.
+        // SAFETY: the context is valid while the program runs.
         unsafe { (*self.skb).data as usize }
     }
 
@@ -68,13 +71,6 @@ impl SkbFrame {
     fn data_end(&self) -> usize {
         // SAFETY: as above.
         unsafe { (*self.skb).data_end as usize }
-    }
-
-    /// A pointer to `size` bytes at `offset`, all within the linear part.
-    #[inline(always)]
-    fn at(&self, offset: usize, size: usize) -> Option<*mut u8> {
-        let start = self.data() + offset;
-        if start + size > self.data_end() { None } else { Some(start as *mut u8) }
     }
 }
 
@@ -105,8 +101,7 @@ impl Frame for SkbFrame {
 
     #[inline(always)]
     fn view<T: FromBytes + Immutable + KnownLayout + Unaligned>(&self, offset: usize) -> Option<&T> {
-        // SAFETY: the pointer is good for T, whose alignment is 1 and whose every bit pattern is a value.
-        self.at(offset, size_of::<T>()).map(|start| unsafe { &*start.cast() })
+        linear::view(self, offset)
     }
 
     #[inline(always)]
@@ -114,8 +109,7 @@ impl Frame for SkbFrame {
         &mut self,
         offset: usize,
     ) -> Option<&mut T> {
-        // SAFETY: as for `view`, and `&mut self` makes it the only one.
-        self.at(offset, size_of::<T>()).map(|start| unsafe { &mut *start.cast() })
+        linear::view_mut(self, offset)
     }
 
     #[inline(always)]

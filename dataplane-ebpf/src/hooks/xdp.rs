@@ -1,5 +1,6 @@
 //! `Frame` on an XDP buffer.
 
+use crate::linear::{self, Linear};
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::{
     bpf_csum_diff, bpf_xdp_adjust_head, bpf_xdp_get_buff_len, bpf_xdp_load_bytes, bpf_xdp_store_bytes,
@@ -35,25 +36,6 @@ impl XdpFrame {
         unsafe { (*self.context).ingress_ifindex }
     }
 
-    #[inline(always)]
-    fn data(&self) -> usize {
-        // SAFETY: as above.
-        unsafe { (*self.context).data as usize }
-    }
-
-    #[inline(always)]
-    fn data_end(&self) -> usize {
-        // SAFETY: as above.
-        unsafe { (*self.context).data_end as usize }
-    }
-
-    /// A pointer to `size` bytes at `offset`, all within the frame.
-    #[inline(always)]
-    fn at(&self, offset: usize, size: usize) -> Option<*mut u8> {
-        let start = self.data() + offset;
-        if start + size > self.data_end() { None } else { Some(start as *mut u8) }
-    }
-
     /// Sum of `SIZE` bytes at `offset`, added to `seed`.
     #[inline(always)]
     fn sum_chunk<const SIZE: usize>(&self, offset: usize, seed: u32) -> Option<u32> {
@@ -75,6 +57,20 @@ impl XdpFrame {
             word += 1;
         }
         Some(sum)
+    }
+}
+
+impl Linear for XdpFrame {
+    #[inline(always)]
+    fn data(&self) -> usize {
+        // SAFETY: the context is valid while the program runs.
+        unsafe { (*self.context).data as usize }
+    }
+
+    #[inline(always)]
+    fn data_end(&self) -> usize {
+        // SAFETY: as above.
+        unsafe { (*self.context).data_end as usize }
     }
 }
 
@@ -106,8 +102,7 @@ impl Frame for XdpFrame {
 
     #[inline(always)]
     fn view<T: FromBytes + Immutable + KnownLayout + Unaligned>(&self, offset: usize) -> Option<&T> {
-        // SAFETY: the pointer is good for T, whose alignment is 1 and whose every bit pattern is a value.
-        self.at(offset, size_of::<T>()).map(|start| unsafe { &*start.cast() })
+        linear::view(self, offset)
     }
 
     #[inline(always)]
@@ -115,8 +110,7 @@ impl Frame for XdpFrame {
         &mut self,
         offset: usize,
     ) -> Option<&mut T> {
-        // SAFETY: as for `view`, and `&mut self` makes it the only one.
-        self.at(offset, size_of::<T>()).map(|start| unsafe { &mut *start.cast() })
+        linear::view_mut(self, offset)
     }
 
     #[inline(always)]
