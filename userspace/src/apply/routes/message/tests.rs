@@ -32,10 +32,10 @@ fn address(kind: u16, value: Ipv6Addr) -> Vec<u8> {
     attribute(kind, &value.octets())
 }
 
-/// `struct rtmsg` of a unicast route in table main, and these attributes.
 /// BGP's.
 const PROTOCOL: u8 = 186;
 
+/// `struct rtmsg` of a unicast route in table main, and these attributes.
 fn route_message(prefix: Prefix, metric: u32, attributes: &[Vec<u8>]) -> Vec<u8> {
     let header =
         [AF_INET6, prefix.length(), 0, 0, libc::RT_TABLE_MAIN, PROTOCOL, 0, libc::RTN_UNICAST, 0, 0, 0, 0];
