@@ -14,8 +14,9 @@ fn everything_calico_writes_is_accepted() {
     assert!(!snapshot.has_errors(), "{:#?}", snapshot.problems);
     assert_eq!(snapshot.resources.endpoints.len(), 2);
     assert_eq!(snapshot.resources.subnets.len(), 1);
-    // Two policies, the IPv4 subnet, cluster information, Felix' configuration and two status reports.
-    assert_eq!(snapshot.problems.iter().filter(|p| p.severity == Severity::Note).count(), 7);
+    assert_eq!(snapshot.resources.policies.len(), 2);
+    // The IPv4 subnet, cluster information, Felix' configuration and two status reports.
+    assert_eq!(snapshot.problems.iter().filter(|p| p.severity == Severity::Note).count(), 5);
 }
 
 #[test]

@@ -23,6 +23,8 @@ fn endpoint(of: &str, tap: &str, addresses: &[&str]) -> WorkloadEndpoint {
         allowed_pairs: vec![],
         gateway: None,
         labels: BTreeMap::new(),
+        profiles: vec![],
+        ports: vec![],
         network_id: None,
         fqdn: None,
     }

@@ -1,5 +1,6 @@
 //! A VM's interface: Calico v3 `WorkloadEndpoint`.
 
+use super::policy::Protocol;
 use super::{EndpointName, HostAddress, InterfaceName, MacAddress};
 use std::collections::BTreeMap;
 
@@ -22,6 +23,10 @@ pub struct WorkloadEndpoint {
     pub gateway: Option<HostAddress>,
     /// `metadata.labels`.
     pub labels: BTreeMap<String, String>,
+    /// `spec.profiles`, in order.
+    pub profiles: Vec<String>,
+    /// `spec.ports`: what rules may call by name.
+    pub ports: Vec<NamedPort>,
     /// Annotation `openstack.projectcalico.org/network-id`.
     pub network_id: Option<String>,
     /// Annotation `openstack.projectcalico.org/fqdn`, without the final dot.
@@ -33,4 +38,15 @@ impl WorkloadEndpoint {
     pub fn all_addresses(&self) -> impl Iterator<Item = HostAddress> + '_ {
         self.addresses.iter().chain(&self.allowed_pairs).copied()
     }
+}
+
+/// A port with a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedPort {
+    /// `name`.
+    pub name: String,
+    /// `protocol`.
+    pub protocol: Protocol,
+    /// `port`.
+    pub port: u16,
 }

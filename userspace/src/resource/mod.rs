@@ -10,14 +10,16 @@ mod problem;
 mod subnet;
 
 pub mod document;
+pub mod policy;
 pub mod selector;
 
 pub use bgp::{AsNumber, BgpId, Community};
 pub use bgp_configuration::BgpConfiguration;
 pub use bgp_peer::{BgpPeer, Hosts, NextHop, Remote, SecretKey};
-pub use endpoint::WorkloadEndpoint;
+pub use endpoint::{NamedPort, WorkloadEndpoint};
 pub use names::{EndpointName, HostAddress, InterfaceName, MacAddress, NameError};
 pub use node::{Node, NodeBgp};
+pub use policy::{NetworkSet, Policy, Profile, ScopedName, Tier};
 pub use problem::{Position, Problem, Severity};
 pub use selector::Selector;
 pub use subnet::Subnet;
@@ -37,6 +39,14 @@ pub enum Resource {
     BgpConfiguration(BgpConfiguration),
     /// Sessions besides the mesh.
     BgpPeer(BgpPeer),
+    /// Rules for some endpoints.
+    Policy(Policy),
+    /// Policies that are asked one after the other.
+    Tier(Tier),
+    /// Rules that endpoints name.
+    Profile(Profile),
+    /// Prefixes with labels.
+    NetworkSet(NetworkSet),
 }
 
 impl Resource {
@@ -48,6 +58,10 @@ impl Resource {
             Self::Node(node) => ResourceId::Node(node.name.clone()),
             Self::BgpConfiguration(settings) => ResourceId::BgpConfiguration(settings.name.clone()),
             Self::BgpPeer(peer) => ResourceId::BgpPeer(peer.name.clone()),
+            Self::Policy(policy) => ResourceId::Policy(policy.name.clone()),
+            Self::Tier(tier) => ResourceId::Tier(tier.name.clone()),
+            Self::Profile(profile) => ResourceId::Profile(profile.name.clone()),
+            Self::NetworkSet(set) => ResourceId::NetworkSet(set.name.clone()),
         }
     }
 }
@@ -65,6 +79,14 @@ pub enum ResourceId {
     BgpConfiguration(String),
     /// A [`BgpPeer`].
     BgpPeer(String),
+    /// A [`Policy`].
+    Policy(ScopedName),
+    /// A [`Tier`].
+    Tier(String),
+    /// A [`Profile`].
+    Profile(String),
+    /// A [`NetworkSet`].
+    NetworkSet(ScopedName),
 }
 
 impl std::fmt::Display for ResourceId {
@@ -75,6 +97,12 @@ impl std::fmt::Display for ResourceId {
             Self::Node(name) => write!(f, "Node {name}"),
             Self::BgpConfiguration(name) => write!(f, "BGPConfiguration {name}"),
             Self::BgpPeer(name) => write!(f, "BGPPeer {name}"),
+            Self::Policy(name) if name.namespace.is_none() => write!(f, "GlobalNetworkPolicy {name}"),
+            Self::Policy(name) => write!(f, "NetworkPolicy {name}"),
+            Self::Tier(name) => write!(f, "Tier {name}"),
+            Self::Profile(name) => write!(f, "Profile {name}"),
+            Self::NetworkSet(name) if name.namespace.is_none() => write!(f, "GlobalNetworkSet {name}"),
+            Self::NetworkSet(name) => write!(f, "NetworkSet {name}"),
         }
     }
 }
@@ -92,6 +120,14 @@ pub struct Resources {
     pub bgp_configurations: BTreeMap<String, BgpConfiguration>,
     /// Sessions of BGP, by name.
     pub bgp_peers: BTreeMap<String, BgpPeer>,
+    /// Policies, by name: global ones first.
+    pub policies: BTreeMap<ScopedName, Policy>,
+    /// Tiers, by name.
+    pub tiers: BTreeMap<String, Tier>,
+    /// Profiles, by name.
+    pub profiles: BTreeMap<String, Profile>,
+    /// Network sets, by name: global ones first.
+    pub network_sets: BTreeMap<ScopedName, NetworkSet>,
 }
 
 impl Resources {
@@ -112,6 +148,18 @@ impl Resources {
             }
             Resource::BgpPeer(peer) => {
                 self.bgp_peers.insert(peer.name.clone(), peer);
+            }
+            Resource::Policy(policy) => {
+                self.policies.insert(policy.name.clone(), policy);
+            }
+            Resource::Tier(tier) => {
+                self.tiers.insert(tier.name.clone(), tier);
+            }
+            Resource::Profile(profile) => {
+                self.profiles.insert(profile.name.clone(), profile);
+            }
+            Resource::NetworkSet(set) => {
+                self.network_sets.insert(set.name.clone(), set);
             }
         }
     }

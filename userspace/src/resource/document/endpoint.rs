@@ -1,8 +1,9 @@
 //! Calico's `WorkloadEndpoint`, as calicoctl and networking-calico write it.
 
-use super::super::{EndpointName, HostAddress, WorkloadEndpoint};
+use super::super::{EndpointName, HostAddress, NamedPort, WorkloadEndpoint};
 use super::fields::{Field, Fields};
 use super::metadata::{self, Metadata};
+use super::rule;
 use std::net::{IpAddr, Ipv6Addr};
 
 /// Reads the document; `None` when a fault was reported.
@@ -28,6 +29,8 @@ pub(super) fn read(document: &mut Fields<'_>) -> Option<WorkloadEndpoint> {
     if let Some(field) = spec.optional("allowSpoofedSourcePrefixes").filter(|field| !field.is_empty()) {
         field.note("not used by this version: the endpoint may send from its own addresses only");
     }
+    let profiles = spec.optional("profiles").map(|field| profiles(&field)).unwrap_or_default();
+    let ports = spec.optional("ports").map(|field| ports(&field)).unwrap_or_default();
     spec.accept(&[
         "containerID",
         "endpoint",
@@ -35,8 +38,6 @@ pub(super) fn read(document: &mut Fields<'_>) -> Option<WorkloadEndpoint> {
         "ipv4Gateway",
         "orchestrator",
         "pod",
-        "ports",
-        "profiles",
         "qosControls",
         "serviceAccountName",
         "workload",
@@ -53,9 +54,29 @@ pub(super) fn read(document: &mut Fields<'_>) -> Option<WorkloadEndpoint> {
         allowed_pairs,
         gateway,
         labels: metadata.labels,
+        profiles,
+        ports,
         network_id,
         fqdn,
     })
+}
+
+fn profiles(field: &Field<'_>) -> Vec<String> {
+    field.list().iter().filter_map(metadata::name).map(str::to_owned).collect()
+}
+
+/// Named ports; what an orchestrator adds for itself is left to it.
+fn ports(field: &Field<'_>) -> Vec<NamedPort> {
+    let port = |field: &Field<'_>| {
+        let mut fields = field.fields();
+        let name = fields.optional("name").and_then(|field| metadata::name(&field));
+        let protocol = fields.required("protocol").and_then(|field| rule::protocol(&field));
+        let port = fields.required("port").and_then(|field| field.integer(1..=65_535));
+        fields.accept(&["hostIP", "hostPort"]);
+        fields.end();
+        Some(NamedPort { name: name?.to_owned(), protocol: protocol?, port: u16::try_from(port?).ok()? })
+    };
+    field.list().iter().filter_map(port).collect()
 }
 
 fn annotation<'m, 'a>(metadata: &'m Metadata<'a>, key: &str) -> Option<(&'m Field<'a>, &'a str)> {

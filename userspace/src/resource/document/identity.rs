@@ -1,7 +1,7 @@
 //! Which resource a document is about, read leniently: also from one that is refused, so that its last good state can
 //! be found.
 
-use super::super::{EndpointName, ResourceId};
+use super::super::{EndpointName, ResourceId, ScopedName};
 use super::metadata::is_name;
 use super::tree::Node;
 
@@ -27,8 +27,22 @@ fn id(kind: &str, name: &str, namespace: Option<&str>) -> Option<ResourceId> {
         "Node" => Some(ResourceId::Node(name.to_owned())),
         "BGPConfiguration" => Some(ResourceId::BgpConfiguration(name.to_owned())),
         "BGPPeer" => Some(ResourceId::BgpPeer(name.to_owned())),
+        "NetworkPolicy" => Some(ResourceId::Policy(namespaced(namespace, name))),
+        "GlobalNetworkPolicy" => Some(ResourceId::Policy(global(name))),
+        "Tier" => Some(ResourceId::Tier(name.to_owned())),
+        "Profile" => Some(ResourceId::Profile(name.to_owned())),
+        "NetworkSet" => Some(ResourceId::NetworkSet(namespaced(namespace, name))),
+        "GlobalNetworkSet" => Some(ResourceId::NetworkSet(global(name))),
         _ => None,
     }
+}
+
+fn namespaced(namespace: &str, name: &str) -> ScopedName {
+    ScopedName { namespace: Some(namespace.to_owned()), name: name.to_owned() }
+}
+
+fn global(name: &str) -> ScopedName {
+    ScopedName { namespace: None, name: name.to_owned() }
 }
 
 /// Of a document that does not even parse: by the lines `kind:` and, under `metadata:`, `name:` and `namespace:`.

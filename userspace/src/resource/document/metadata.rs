@@ -46,7 +46,7 @@ pub(super) fn read<'a>(document: &mut Fields<'a>) -> Metadata<'a> {
 }
 
 /// Labels. A value may be `null`: Neutron writes that for a project without parent.
-fn labels(field: &Field<'_>) -> BTreeMap<String, String> {
+pub(super) fn labels(field: &Field<'_>) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::new();
     for (key, field) in field.entries() {
         let value = if matches!(field.node.value, Value::Null) { Some("") } else { field.string() };

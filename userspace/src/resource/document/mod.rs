@@ -11,8 +11,13 @@ mod etcd;
 mod fields;
 mod identity;
 mod metadata;
+mod network_set;
 mod node;
+mod policy;
+mod profile;
+mod rule;
 mod subnet;
+mod tier;
 mod tree;
 mod yaml;
 
@@ -37,20 +42,14 @@ const UNUSED: &[&str] = &[
     "BGPFilter",
     "ClusterInformation",
     "FelixConfiguration",
-    "GlobalNetworkPolicy",
-    "GlobalNetworkSet",
     "HostEndpoint",
     "IPPool",
     "IPReservation",
     "KubeControllersConfiguration",
     "LiveMigration",
-    "NetworkPolicy",
-    "NetworkSet",
-    "Profile",
     "StagedGlobalNetworkPolicy",
     "StagedKubernetesNetworkPolicy",
     "StagedNetworkPolicy",
-    "Tier",
 ];
 
 /// How a file is written.
@@ -233,6 +232,30 @@ fn resource(document: &Field<'_>) -> Content {
             right_version(CALICO);
             content(read(fields, bgp_peer::read).map(Resource::BgpPeer))
         }
+        "NetworkPolicy" => {
+            right_version(CALICO);
+            read(fields, policy::read_namespaced).unwrap_or(Content::Refused)
+        }
+        "GlobalNetworkPolicy" => {
+            right_version(CALICO);
+            read(fields, policy::read_global).unwrap_or(Content::Refused)
+        }
+        "Tier" => {
+            right_version(CALICO);
+            content(read(fields, tier::read).map(Resource::Tier))
+        }
+        "Profile" => {
+            right_version(CALICO);
+            content(read(fields, profile::read).map(Resource::Profile))
+        }
+        "NetworkSet" => {
+            right_version(CALICO);
+            content(read(fields, network_set::read_namespaced).map(Resource::NetworkSet))
+        }
+        "GlobalNetworkSet" => {
+            right_version(CALICO);
+            content(read(fields, network_set::read_global).map(Resource::NetworkSet))
+        }
         "Subnet" => {
             right_version(SERVAL);
             content(read(fields, subnet::read).map(Resource::Subnet))
@@ -244,7 +267,7 @@ fn resource(document: &Field<'_>) -> Content {
         }
         kind => {
             kind_field.error(format!(
-                "unknown kind `{kind}`; used are WorkloadEndpoint, Node, BGPConfiguration and BGPPeer ({CALICO}), and Subnet ({SERVAL})"
+                "unknown kind `{kind}`; used are WorkloadEndpoint, NetworkPolicy, GlobalNetworkPolicy, Tier, Profile, NetworkSet, GlobalNetworkSet, Node, BGPConfiguration and BGPPeer ({CALICO}), and Subnet ({SERVAL})"
             ));
             Content::Refused
         }

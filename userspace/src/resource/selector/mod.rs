@@ -13,9 +13,12 @@
 //! `all` or `global` and its parenthesis.
 
 mod parse;
+mod scope;
 
 #[cfg(test)]
 mod tests;
+
+pub use scope::{NAMESPACE, NAMESPACE_LABELS, SERVICE_ACCOUNT_LABELS};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -180,13 +180,13 @@ fn all_faults_of_a_document_are_told_at_once() {
 
 #[test]
 fn kinds_of_later_versions_are_notes_and_unknown_ones_errors() {
-    let policy = "apiVersion: projectcalico.org/v3\nkind: NetworkPolicy\nmetadata: {name: p}\nspec: {}\n";
-    assert_eq!(problems(&yaml(policy)), ["f:2:7: note: kind: NetworkPolicy is not used by this version"]);
+    let policy = "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: p}\nspec: {}\n";
+    assert_eq!(problems(&yaml(policy)), ["f:2:7: note: kind: IPPool is not used by this version"]);
     assert_eq!(yaml(policy)[0].content, Content::Unused);
     assert_eq!(
-        faults(policy, "NetworkPolicy", "Pod"),
+        faults(policy, "IPPool", "Pod"),
         [
-            "f:2:7: kind: unknown kind `Pod`; used are WorkloadEndpoint, Node, BGPConfiguration and BGPPeer (projectcalico.org/v3), and Subnet (serval/v1)"
+            "f:2:7: kind: unknown kind `Pod`; used are WorkloadEndpoint, NetworkPolicy, GlobalNetworkPolicy, Tier, Profile, NetworkSet, GlobalNetworkSet, Node, BGPConfiguration and BGPPeer (projectcalico.org/v3), and Subnet (serval/v1)"
         ]
     );
     assert_eq!(problems(&yaml("just words\n")), ["f:1:1: expected a mapping, found the text `just words`"]);

@@ -2,6 +2,7 @@
 
 mod bgp;
 mod faults;
+mod policy;
 mod robust;
 
 use super::*;
