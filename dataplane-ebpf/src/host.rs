@@ -1,5 +1,9 @@
 //! Frames and tables in plain memory: what the decision runs on outside the kernel.
 
+mod policy;
+
+pub use policy::MemoryPolicies;
+
 use crate::abi::{
     Address, Advertisement, COUNTER_SLOTS, Counter, Counters, Endpoint, NextHopGroup, Owner, Reason, Route,
     Uplink,

@@ -7,12 +7,17 @@ mod address;
 mod answer;
 mod counter;
 mod endpoint;
+mod policy;
 mod route;
 
 pub use address::{Address, Mac};
 pub use answer::{ADVERTISEMENT_CAPACITY, Advertisement};
 pub use counter::{COUNTER_SLOTS, Counter, Counters, Reason};
 pub use endpoint::{Endpoint, Owner, endpoint_flags, owner_flags};
+pub use policy::{
+    Chain, ChainPair, End, EndpointPolicy, Identity, NOBODY, PeerKey, SERVICE_PROTOCOL_BITS, ServiceKey,
+    Step, StepKey, Steps, VECTOR_WORDS, Vector, chain_flags, step_actions,
+};
 pub use route::{MAX_NEXT_HOPS, NextHop, NextHopGroup, Route, Uplink, next_hop_flags};
 
 /// Version of everything in this module. Pinned maps of another version are not adopted.

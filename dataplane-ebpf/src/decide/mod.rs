@@ -11,6 +11,7 @@ pub mod discovery;
 pub mod forward;
 pub mod guard;
 pub mod offload;
+pub mod policy;
 pub mod route;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ pub mod bird;
 mod claims;
 mod host;
 mod network;
+pub mod policy;
 mod uplinks;
 
 pub use host::{HostFacts, LinkFacts};

@@ -66,7 +66,7 @@ impl fmt::Display for Protocol {
 }
 
 /// `icmp` or `notICMP`: a type, and perhaps a code; without a type, any.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IcmpMatch {
     /// `type`; 255 is reserved and refused, as in Calico.
     pub kind: Option<u8>,
@@ -82,7 +82,7 @@ impl IcmpMatch {
 }
 
 /// Ports from `first` to `last`, both included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortRange {
     first: u16,
     last: u16,

@@ -1,0 +1,139 @@
+//! Semantics by example, and the promise that chains, their tables and the reference always say the same.
+
+mod arbitrary;
+mod examples;
+
+use super::classify::{Classifier, Vectors, of_direction};
+use super::reference::{self, Packet};
+use super::*;
+use crate::resource::policy::Protocol;
+use dataplane_ebpf::abi::{Address, Identity};
+use dataplane_ebpf::decide::policy::{Subject, evaluate};
+use dataplane_ebpf::host::MemoryPolicies;
+use std::net::Ipv6Addr;
+
+/// Asks reference, chain and tables about a packet, and says what they agree on.
+#[track_caller]
+fn asked(
+    resources: &Resources,
+    compiled: &Compiled,
+    name: &EndpointName,
+    direction: Direction,
+    packet: &Packet,
+) -> reference::Outcome {
+    let expected = reference::evaluate(resources, &resources.endpoints[name], direction, packet);
+    let chain = compiled.chain(name, direction);
+    let step = chain.first(&compiled.policies.sets, packet);
+    assert_eq!(chain.steps[step].origin, expected.origin, "the chain says something else: {packet:?}");
+    let (number, decision) = compiled.decide(name, direction, packet);
+    assert_eq!(decision.step as usize, step, "the tables of chain {number} say something else: {packet:?}");
+    assert_eq!(decision.allowed, expected.allowed, "{packet:?}");
+    let logged = decision.logged.map(|step| chain.steps[step as usize].origin.clone());
+    assert_eq!(logged.as_ref(), expected.logged.first(), "{packet:?}");
+    expected
+}
+
+/// Policies with all their tables in memory.
+struct Compiled {
+    policies: Policies,
+    numbers: BTreeMap<EndpointName, (classify::ChainId, classify::ChainId)>,
+    tables: MemoryPolicies,
+}
+
+impl Compiled {
+    fn new(resources: &Resources, node: &str) -> Self {
+        let policies = policies(resources, node);
+        let (classifier, chains) = Classifier::new(&policies);
+        let numbers = policies.endpoints.keys().cloned().zip(chains).collect();
+        let tables = tables(&classifier);
+        Self { policies, numbers, tables }
+    }
+
+    fn chain(&self, name: &EndpointName, direction: Direction) -> &Chain {
+        let endpoint = &self.policies.endpoints[name];
+        match direction {
+            Direction::Ingress => &endpoint.ingress,
+            Direction::Egress => &endpoint.egress,
+        }
+    }
+
+    fn decide(
+        &self,
+        name: &EndpointName,
+        direction: Direction,
+        packet: &Packet,
+    ) -> (u32, dataplane_ebpf::decide::policy::Decision) {
+        let number = of_direction(self.numbers[name], direction).0;
+        (number, evaluate(&self.tables, number, &subject(packet)))
+    }
+}
+
+fn tables(classifier: &Classifier) -> MemoryPolicies {
+    let mut tables = MemoryPolicies::default();
+    let mut vectors = Vectors::default();
+    for (number, chain) in (0..).zip(&classifier.chains) {
+        let entries = chain.entries(number, &mut vectors, |_| 0);
+        tables.chains.insert(number, entries.chain);
+        tables.peers.extend(entries.peers);
+        tables.services.extend(entries.services);
+        tables.steps.extend(entries.steps);
+    }
+    tables.vectors = vectors.entries().collect();
+    for (net, id) in classifier.identities.prefixes() {
+        let identity = Identity { generation: 0, before: 0, after: id.0 };
+        tables.identities.insert((Address::new(net.network().octets()), net.prefix_len()), identity);
+    }
+    tables
+}
+
+/// A packet as the data plane sees it.
+fn subject(packet: &Packet) -> Subject {
+    let (source_port, destination_port) = match packet.protocol {
+        Protocol::ICMP6 => (0, u16::from_be_bytes([packet.icmp.0, packet.icmp.1])),
+        protocol if protocol.has_ports() => (packet.source_port, packet.destination_port),
+        _ => (0, 0),
+    };
+    Subject {
+        source: Address::new(packet.source.octets()),
+        destination: Address::new(packet.destination.octets()),
+        protocol: packet.protocol.0,
+        source_port,
+        destination_port,
+    }
+}
+
+impl Chain {
+    /// The step that decides, found by asking one after the other.
+    fn first(&self, sets: &Sets, packet: &Packet) -> usize {
+        let mut step = 0;
+        loop {
+            let Step { matching, action, .. } = &self.steps[step];
+            step = match (matching.matches(sets, packet), action) {
+                (true, StepAction::Allow | StepAction::Deny) => return step,
+                (true, StepAction::GoTo(to)) => *to,
+                (true, StepAction::Log) | (false, _) => step + 1,
+            };
+        }
+    }
+}
+
+impl chain::Match {
+    fn matches(&self, sets: &Sets, packet: &Packet) -> bool {
+        let icmp = packet.protocol == Protocol::ICMP6;
+        let end = |end: &chain::EndMatch, address: Ipv6Addr, port: u16| {
+            let any = |ranges: &[crate::resource::policy::PortRange]| {
+                packet.protocol.has_ports() && ranges.iter().any(|range| range.contains(port))
+            };
+            end.within.iter().all(|set| sets.contains(*set, address))
+                && !end.outside.iter().any(|set| sets.contains(*set, address))
+                && (end.ports.is_empty() || any(&end.ports))
+                && !any(&end.not_ports)
+        };
+        self.protocol.is_none_or(|protocol| protocol == packet.protocol)
+            && self.not_protocol.is_none_or(|protocol| protocol != packet.protocol)
+            && self.icmp.is_none_or(|wanted| icmp && wanted.matches(packet.icmp.0, packet.icmp.1))
+            && !self.not_icmp.is_some_and(|unwanted| icmp && unwanted.matches(packet.icmp.0, packet.icmp.1))
+            && end(&self.source, packet.source, packet.source_port)
+            && end(&self.destination, packet.destination, packet.destination_port)
+    }
+}
