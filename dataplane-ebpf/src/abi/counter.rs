@@ -92,6 +92,16 @@ numbered! {
         RateLimited = 17, "rate_limited";
         /// The egress device vanished between lookup and redirect.
         NoDevice = 18, "no_device";
+        /// Policy does not allow it, from its sender or to its receiver.
+        Policy = 19, "policy";
+        /// VMs may not talk to the host itself.
+        HostClosed = 20, "host_closed";
+        /// TCP that belongs to no connection and begins none.
+        NoFlow = 21, "no_flow";
+        /// An ICMPv6 error about a packet that nobody sent.
+        UnrelatedError = 22, "unrelated_error";
+        /// A later fragment whose first one was not allowed, or has not come.
+        FragmentVerdict = 23, "fragment_verdict";
     }
 }
 

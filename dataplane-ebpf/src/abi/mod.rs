@@ -7,6 +7,7 @@ mod address;
 mod answer;
 mod counter;
 mod endpoint;
+mod flow;
 mod policy;
 mod route;
 
@@ -14,6 +15,7 @@ pub use address::{Address, Mac};
 pub use answer::{ADVERTISEMENT_CAPACITY, Advertisement};
 pub use counter::{COUNTER_SLOTS, Counter, Counters, Reason};
 pub use endpoint::{Endpoint, Owner, endpoint_flags, owner_flags};
+pub use flow::{Flow, FlowKey, RingPlace, ZONE_OUTSIDE, flow_flags};
 pub use policy::{
     Chain, ChainPair, End, EndpointPolicy, Identity, NOBODY, PeerKey, SERVICE_PROTOCOL_BITS, ServiceKey,
     Step, StepKey, Steps, VECTOR_WORDS, Vector, chain_flags, step_actions,

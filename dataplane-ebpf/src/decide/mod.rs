@@ -8,6 +8,7 @@
 
 pub mod answer;
 pub mod discovery;
+pub mod flow;
 pub mod forward;
 pub mod guard;
 pub mod offload;

@@ -55,6 +55,8 @@ pub struct Decision {
     pub allowed: bool,
     /// The step that decided; [`Decision::NO_STEP`] if tables are missing.
     pub step: u32,
+    /// Where that step is counted.
+    pub counter: u32,
     /// The first step that logs it, if any does.
     pub logged: Option<u32>,
 }
@@ -63,7 +65,8 @@ impl Decision {
     /// No step: something that should be there is not, and nothing passes.
     pub const NO_STEP: u32 = u32::MAX;
 
-    const CLOSED: Self = Self { allowed: false, step: Self::NO_STEP, logged: None };
+    /// What is missing is counted here, too.
+    pub const CLOSED: Self = Self { allowed: false, step: Self::NO_STEP, counter: 0, logged: None };
 }
 
 /// The four vectors that a packet's steps have in common.
@@ -112,13 +115,13 @@ pub fn evaluate<T: Policies>(tables: &T, number: u32, subject: &Subject) -> Deci
         let Some(step) = first else { return Decision::CLOSED };
         let Some(entry) = tables.step(&StepKey { chain: number, step }) else { return Decision::CLOSED };
         match entry.action {
-            step_actions::ALLOW => return Decision { allowed: true, step, logged },
+            step_actions::ALLOW => return Decision { allowed: true, step, counter: entry.counter, logged },
             step_actions::GO_TO => from = entry.next,
             step_actions::LOG => {
                 logged = logged.or(Some(step));
                 from = step + 1;
             }
-            _ => return Decision { allowed: false, step, logged },
+            _ => return Decision { allowed: false, step, counter: entry.counter, logged },
         }
     }
     Decision::CLOSED

@@ -1,17 +1,25 @@
-//! Compiled policy in plain memory.
+//! Compiled policy and flows in plain memory.
 
 use crate::abi::{
-    Address, Chain, Identity, NOBODY, PeerKey, SERVICE_PROTOCOL_BITS, ServiceKey, Step, StepKey, Steps,
-    Vector,
+    Address, Chain, ChainPair, Flow, FlowKey, Identity, NOBODY, PeerKey, RingPlace, SERVICE_PROTOCOL_BITS,
+    ServiceKey, Step, StepKey, Steps, Vector,
 };
-use crate::decide::policy::Policies;
+use crate::decide::flow::{Change, Flows};
+use crate::decide::policy::{Decision, Policies, Subject};
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
-/// The maps of policy.
+/// The maps of policy and flows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemoryPolicies {
     /// `GENERATION`.
-    pub generation: u64,
+    pub generation: Cell<u64>,
+    /// The clock in seconds.
+    pub now: Cell<u32>,
+    /// Flows of an endpoint.
+    pub quota: u32,
+    /// `POLICIES`, as of now.
+    pub endpoints: BTreeMap<u32, ChainPair>,
     /// `CHAINS`.
     pub chains: BTreeMap<u32, Chain>,
     /// `IDENTITIES`: address and length of the prefix.
@@ -24,6 +32,16 @@ pub struct MemoryPolicies {
     pub vectors: BTreeMap<u32, Vector>,
     /// `STEPS`.
     pub steps: BTreeMap<StepKey, Step>,
+    /// `FLOWS`.
+    pub flows: RefCell<BTreeMap<FlowKey, Flow>>,
+    /// `FLOW_RINGS`.
+    pub rings: RefCell<BTreeMap<RingPlace, FlowKey>>,
+    /// Next places.
+    pub hands: RefCell<BTreeMap<u32, u32>>,
+    /// Flows that found no place, by endpoint.
+    pub pressure: RefCell<BTreeMap<u32, u64>>,
+    /// `RULE_COUNTERS`.
+    pub rules: RefCell<BTreeMap<u32, u64>>,
 }
 
 impl Policies for MemoryPolicies {
@@ -38,7 +56,7 @@ impl Policies for MemoryPolicies {
             (Address::new((bits & mask).to_be_bytes()), length)
         });
         let identity = prefixes.find_map(|prefix| self.identities.get(&prefix));
-        identity.map_or(NOBODY, |identity| identity.at(self.generation))
+        identity.map_or(NOBODY, |identity| identity.at(self.generation.get()))
     }
 
     fn peer(&self, key: &PeerKey) -> Option<&Steps> {
@@ -60,4 +78,64 @@ impl Policies for MemoryPolicies {
     fn step(&self, key: &StepKey) -> Option<&Step> {
         self.steps.get(key)
     }
+}
+
+impl Flows for MemoryPolicies {
+    fn flow(&self, key: &FlowKey) -> Option<Flow> {
+        self.flows.borrow().get(key).copied()
+    }
+
+    fn now(&self) -> u32 {
+        self.now.get()
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation.get()
+    }
+
+    fn chains(&self, ifindex: u32) -> Option<ChainPair> {
+        self.endpoints.get(&ifindex).copied()
+    }
+
+    fn update(&self, key: &FlowKey, change: Change) {
+        if let Some(flow) = self.flows.borrow_mut().get_mut(key) {
+            let Change { seen, generation, flags } = change;
+            *flow = Flow { seen, generation, flags: flow.flags | flags, ..*flow };
+        }
+    }
+
+    fn insert(&self, key: &FlowKey, flow: &Flow) -> bool {
+        self.flows.borrow_mut().insert(*key, *flow);
+        true
+    }
+
+    fn remove(&self, key: &FlowKey) {
+        self.flows.borrow_mut().remove(key);
+    }
+
+    fn next_place(&self, owner: u32) -> Option<u32> {
+        let mut hands = self.hands.borrow_mut();
+        let hand = hands.entry(owner).or_default();
+        *hand = hand.wrapping_add(1);
+        hand.checked_rem(self.quota)
+    }
+
+    fn at_place(&self, place: &RingPlace) -> Option<FlowKey> {
+        self.rings.borrow().get(place).copied()
+    }
+
+    fn take_place(&self, place: &RingPlace, key: &FlowKey) -> bool {
+        self.rings.borrow_mut().insert(*place, *key);
+        true
+    }
+
+    fn count_pressure(&self, owner: u32) {
+        *self.pressure.borrow_mut().entry(owner).or_default() += 1;
+    }
+
+    fn count_rule(&self, counter: u32) {
+        *self.rules.borrow_mut().entry(counter).or_default() += 1;
+    }
+
+    fn tell(&self, _subject: &Subject, _decision: &Decision) {}
 }
