@@ -8,6 +8,7 @@ use crate::abi::{
     Address, Advertisement, COUNTER_SLOTS, Counter, Counters, Endpoint, NextHopGroup, Owner, Reason, Route,
     Uplink,
 };
+use crate::decide::flow::{self, Question};
 use crate::decide::{Hook, Tables};
 use crate::wire::Frame;
 use std::cell::RefCell;
@@ -101,6 +102,8 @@ pub struct MemoryTables {
     pub multicast_spent: RefCell<BTreeSet<u32>>,
     /// `PASS_UNCONFIGURED`.
     pub pass_unconfigured: bool,
+    /// Policy and flows, if policy counts (`POLICED`).
+    pub policies: Option<MemoryPolicies>,
     /// `COUNTERS`.
     pub counters: RefCell<BTreeMap<u32, Counters>>,
 }
@@ -169,6 +172,16 @@ impl Tables for MemoryTables {
 
     fn choose_device(&self, ifindex: u32, hook: Hook) -> bool {
         hook == Hook::Tc || self.devices.contains(&ifindex)
+    }
+
+    fn is_policed(&self) -> bool {
+        self.policies.is_some()
+    }
+
+    fn judge(&self, fill: impl FnOnce(&mut Question) -> Result<bool, Reason>) -> Result<(), Reason> {
+        let Some(policies) = &self.policies else { return Ok(()) };
+        let mut question = Question::default();
+        if fill(&mut question)? { flow::judge(policies, &question) } else { Ok(()) }
     }
 
     fn pass_unconfigured(&self) -> bool {

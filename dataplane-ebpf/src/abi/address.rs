@@ -44,6 +44,12 @@ impl Address {
         [a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]
     }
 
+    /// An address from its two halves as loaded from memory.
+    #[inline(always)]
+    pub const fn from_words(words: [u64; 2]) -> Self {
+        Self { words }
+    }
+
     /// The two halves as loaded from memory, for checksums.
     #[inline(always)]
     pub const fn words(self) -> [u64; 2] {
@@ -120,6 +126,8 @@ pub struct Mac {
 const _: () = assert!(size_of::<Mac>() == 6);
 
 impl Mac {
+    /// `00:00:00:00:00:00`, nobody's.
+    pub const ZERO: Self = Self::new([0; 6]);
     /// `33:33:00:00:00:01`, where a frame to `ff02::1` goes (RFC 2464 section 7).
     pub const ALL_NODES: Self = Self::new([0x33, 0x33, 0, 0, 0, 1]);
 

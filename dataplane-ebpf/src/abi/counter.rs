@@ -19,6 +19,12 @@ macro_rules! numbered {
                 match self { $(Self::$variant => $label,)+ }
             }
 
+            /// The one with a number.
+            #[inline(always)]
+            pub const fn from_number(number: u32) -> Option<Self> {
+                match number { $($number => Some(Self::$variant),)+ _ => None }
+            }
+
             /// One sentence for people.
             pub const fn description(self) -> &'static str {
                 match self { $(Self::$variant => concat!($($doc),+),)+ }

@@ -9,7 +9,7 @@ pub const ZONE_OUTSIDE: u32 = 0;
 /// Key of `FLOWS`: packets of one flow in one direction, where they come in.
 #[repr(C)]
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, FromBytes, IntoBytes, Immutable, KnownLayout,
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
 pub struct FlowKey {
     /// Source address.
@@ -55,12 +55,12 @@ pub struct Flow {
     /// Seconds of the clock that counts from the start of the host, when a packet of this direction was last seen; not
     /// more than a second old.
     pub seen: u32,
+    /// Counter slot of the endpoint whose quota it takes from.
+    pub owner: u32,
     /// [`flow_flags`].
     pub flags: u32,
     /// Zone of the other direction.
     pub reverse_zone: u32,
-    /// Counter slot of the endpoint whose quota it takes from.
-    pub owner: u32,
     /// Its place in the owner's ring.
     pub place: u32,
     /// Zero.
@@ -97,8 +97,24 @@ pub struct RingPlace {
 
 const _: () = assert!(size_of::<RingPlace>() == 8);
 
+/// Value of `FLOW_QUOTAS`: the ring of an endpoint's flows.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct FlowQuota {
+    /// How many places it has; 0: no flow is remembered.
+    pub places: u32,
+    /// The place that comes next, before it is wrapped.
+    pub hand: u32,
+    /// Flows that found no place.
+    pub pressure: u64,
+}
+
+const _: () = assert!(size_of::<FlowQuota>() == 16);
+
 #[cfg(feature = "user")]
 mod pod {
+    // SAFETY: as below.
+    unsafe impl aya::Pod for super::FlowQuota {}
     // SAFETY: `repr(C)`, no padding (`IntoBytes`), and every bit pattern is a value (`FromBytes`).
     unsafe impl aya::Pod for super::FlowKey {}
     // SAFETY: as above.

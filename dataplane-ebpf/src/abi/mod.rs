@@ -15,7 +15,7 @@ pub use address::{Address, Mac};
 pub use answer::{ADVERTISEMENT_CAPACITY, Advertisement};
 pub use counter::{COUNTER_SLOTS, Counter, Counters, Reason};
 pub use endpoint::{Endpoint, Owner, endpoint_flags, owner_flags};
-pub use flow::{Flow, FlowKey, RingPlace, ZONE_OUTSIDE, flow_flags};
+pub use flow::{Flow, FlowKey, FlowQuota, RingPlace, ZONE_OUTSIDE, flow_flags};
 pub use policy::{
     Chain, ChainPair, End, EndpointPolicy, Identity, NOBODY, PeerKey, SERVICE_PROTOCOL_BITS, ServiceKey,
     Step, StepKey, Steps, VECTOR_WORDS, Vector, chain_flags, step_actions,
@@ -23,14 +23,17 @@ pub use policy::{
 pub use route::{MAX_NEXT_HOPS, NextHop, NextHopGroup, Route, Uplink, next_hop_flags};
 
 /// Version of everything in this module. Pinned maps of another version are not adopted.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Counter slot of frames that belong to no configured endpoint.
 pub const SLOT_UNCONFIGURED: u32 = 0;
 
-/// `skb->tc_index` of a frame that the fast path itself sends towards a VM, so that its TC egress hook does not judge
-/// or count it a second time. Never leaves the host: a TAP does not carry it.
-pub const TC_INDEX_FORWARDED: u16 = 0x5e72;
+/// [`names::MARK`] where userspace gives no other.
+pub const MARK: u32 = 0x5e72;
+
+/// What is added to the mark of a frame from a VM that TC judged and left to the kernel: the egress hook of the TAP that the
+/// kernel may forward it to does not judge it again.
+pub const MARK_JUDGED: u32 = 1;
 
 /// Names of maps, programs and globals, as the object file spells them.
 pub mod names {
@@ -68,6 +71,41 @@ pub mod names {
     /// TC ingress on an uplink, after GRO: frames from other hosts.
     pub const UPLINK_IN: &str = "uplink_in";
 
+    /// Array with the generation of policy (`u64`) that counts now; see [`Identity`](super::Identity).
+    pub const GENERATION: &str = "GENERATION";
+    /// Hash: ifindex of a TAP (`u32`) -> [`EndpointPolicy`](super::EndpointPolicy).
+    pub const POLICIES: &str = "POLICIES";
+    /// Hash: number of a chain (`u32`) -> [`Chain`](super::Chain).
+    pub const CHAINS: &str = "CHAINS";
+    /// Hash: [`Address`](super::Address) -> [`Identity`](super::Identity).
+    pub const HOST_IDENTITIES: &str = "HOST_IDENTITIES";
+    /// Longest prefix match: prefix -> [`Identity`](super::Identity), of addresses that `HOST_IDENTITIES` lacks.
+    pub const IDENTITIES: &str = "IDENTITIES";
+    /// Hash: [`PeerKey`](super::PeerKey) -> [`Steps`](super::Steps).
+    pub const PEERS: &str = "PEERS";
+    /// Longest prefix match: [`ServiceKey`](super::ServiceKey) -> [`Steps`](super::Steps).
+    pub const SERVICES: &str = "SERVICES";
+    /// Hash: number of a vector (`u32`) -> [`Vector`](super::Vector).
+    pub const VECTORS: &str = "VECTORS";
+    /// Hash: [`StepKey`](super::StepKey) -> [`Step`](super::Step).
+    pub const STEPS: &str = "STEPS";
+    /// Per-CPU array: how often a step decided (`u64`).
+    pub const RULE_COUNTERS: &str = "RULE_COUNTERS";
+    /// Hash: [`FlowKey`](super::FlowKey) -> [`Flow`](super::Flow).
+    pub const FLOWS: &str = "FLOWS";
+    /// Hash: [`RingPlace`](super::RingPlace) -> [`FlowKey`](super::FlowKey).
+    pub const FLOW_RINGS: &str = "FLOW_RINGS";
+    /// Array: counter slot -> [`FlowQuota`](super::FlowQuota).
+    pub const FLOW_QUOTAS: &str = "FLOW_QUOTAS";
+
+    /// Global `u32`, even, 16 bits: `skb->tc_index` of a frame that the fast path itself sends towards a VM, so that the TC
+    /// egress hook there does not judge or count it a second time. The index survives a veth, so each host on one kernel
+    /// has its own.
+    pub const MARK: &str = "MARK";
+    /// Global `u32`: 1 when policy counts; with 0 everything passes that the guard lets pass.
+    pub const POLICED: &str = "POLICED";
+    /// Global `u32`: 1 lets VMs talk to the host as far as their own policy allows.
+    pub const HOST_IS_OPEN: &str = "HOST_IS_OPEN";
     /// Global `u32`: 1 lets IPv6 frames of an interface without an endpoint pass (`cargo xtask load`), 0 drops them.
     pub const PASS_UNCONFIGURED: &str = "PASS_UNCONFIGURED";
 }

@@ -19,6 +19,17 @@ pub struct Route {
 
 const _: () = assert!(size_of::<Route>() == 8);
 
+impl Route {
+    /// The group of addresses of the host itself. No such group exists.
+    pub const LOCAL: u32 = u32::MAX;
+
+    /// Whether it leads to the host itself.
+    #[inline(always)]
+    pub fn is_local(&self) -> bool {
+        self.group == Self::LOCAL
+    }
+}
+
 /// One way out.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]

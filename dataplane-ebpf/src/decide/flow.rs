@@ -10,7 +10,7 @@ mod quota;
 #[cfg(test)]
 mod tests;
 
-use super::policy::{Decision, Policies, Subject, evaluate};
+use super::policy::{Decision, Subject};
 use crate::abi::{ChainPair, Flow, FlowKey, Reason, RingPlace, ZONE_OUTSIDE, flow_flags};
 use crate::wire::protocol;
 use core::hint::cold_path;
@@ -18,19 +18,19 @@ use core::hint::cold_path;
 /// Flags of TCP (RFC 9293 section 3.1).
 pub mod tcp {
     /// The sender has no more data.
-    pub const FIN: u8 = 1;
+    pub const FIN: u32 = 1;
     /// A connection begins.
-    pub const SYN: u8 = 2;
+    pub const SYN: u32 = 2;
     /// A connection is no more.
-    pub const RST: u8 = 4;
+    pub const RST: u32 = 4;
     /// The acknowledgement number counts.
-    pub const ACK: u8 = 16;
+    pub const ACK: u32 = 16;
 }
 
 /// What flows are looked up and kept in.
 pub trait Flows {
     /// A flow.
-    fn flow(&self, key: &FlowKey) -> Option<Flow>;
+    fn flow(&self, key: &FlowKey) -> Option<&Flow>;
 
     /// Seconds of a clock that counts from the start of the host.
     fn now(&self) -> u32;
@@ -54,7 +54,7 @@ pub trait Flows {
     fn next_place(&self, owner: u32) -> Option<u32>;
 
     /// The flow that took a place.
-    fn at_place(&self, place: &RingPlace) -> Option<FlowKey>;
+    fn at_place(&self, place: &RingPlace) -> Option<&FlowKey>;
 
     /// Gives a place to a flow; `false` when there is no room.
     fn take_place(&self, place: &RingPlace, key: &FlowKey) -> bool;
@@ -62,11 +62,27 @@ pub trait Flows {
     /// Counts a flow that is not remembered because its endpoint's quota is used up.
     fn count_pressure(&self, owner: u32);
 
+    /// VMs may talk to the host as far as their own policy allows.
+    fn host_is_open(&self) -> bool;
+
     /// Counts that a rule decided.
     fn count_rule(&self, counter: u32);
 
     /// Tells people of a denial, or of what a rule logs.
-    fn tell(&self, subject: &Subject, decision: &Decision);
+    fn tell(&self, chain: u32, question: &Question, decision: &Decision);
+
+    /// [`known`](fn@known): this and those below are functions of their own in the kernel, called one after the other, so
+    /// that their stacks do not add up.
+    fn known(&self, question: &Question, asked: bool) -> u32;
+
+    /// [`begin`].
+    fn begin(&self, question: &Question);
+
+    /// [`begin_fragments`].
+    fn begin_fragments(&self, question: &Question);
+
+    /// [`policy::evaluate`](super::policy::evaluate) of the packet's [`Question::subject`].
+    fn evaluate(&self, chain: u32, question: &Question, answer: bool) -> Decision;
 }
 
 /// A change of an entry.
@@ -81,140 +97,270 @@ pub struct Change {
 }
 
 /// One end of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Party {
-    /// A VM of this host.
-    Endpoint {
-        /// Its TAP.
-        ifindex: u32,
-        /// Its counter slot.
-        slot: u32,
-    },
-    /// This host.
-    Host,
-    /// Somebody else.
-    Outside,
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Party {
+    /// Its TAP, if it is a VM of this host.
+    ifindex: u32,
+    /// Its counter slot, if it is a VM of this host; else one of the two below.
+    slot: u32,
 }
 
 impl Party {
+    /// This host.
+    pub const HOST: Self = Self { ifindex: ZONE_OUTSIDE, slot: 0 };
+    /// Somebody else.
+    pub const OUTSIDE: Self = Self { ifindex: ZONE_OUTSIDE, slot: 1 };
+
+    /// A VM of this host.
+    #[inline(always)]
+    pub fn endpoint(ifindex: u32, slot: u32) -> Self {
+        Self { ifindex, slot }
+    }
+
+    /// Whether it is a VM of this host.
+    #[inline(always)]
+    pub fn is_endpoint(&self) -> bool {
+        self.ifindex != ZONE_OUTSIDE
+    }
+
+    /// Whether it is this host.
+    #[inline(always)]
+    pub fn is_host(&self) -> bool {
+        !self.is_endpoint() && self.slot == Self::HOST.slot
+    }
+
     /// Where its packets come in.
     #[inline(always)]
-    fn zone(self) -> u32 {
-        match self {
-            Self::Endpoint { ifindex, .. } => ifindex,
-            Self::Host | Self::Outside => ZONE_OUTSIDE,
-        }
+    pub fn zone(&self) -> u32 {
+        self.ifindex
     }
 }
 
-/// A packet that is to be judged.
-#[derive(Clone, Copy, Debug)]
+/// A packet that is to be judged. Plain memory without padding, as it is handed to a function of its own.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Question {
+    /// Its flow.
+    pub key: FlowKey,
     /// Who sends it.
     pub from: Party,
     /// Whom it is for.
     pub to: Party,
-    /// What it is.
-    pub subject: Subject,
-    /// Its flow.
-    pub key: FlowKey,
+    /// Destination port, or ICMPv6 type and code.
+    pub service: u32,
     /// Flags, of TCP.
-    pub tcp_flags: u8,
-    /// VMs may talk to the host as far as their own policy allows.
-    pub host_is_open: bool,
+    pub tcp_flags: u32,
+    /// [`question_flags`].
+    pub flags: u32,
+    /// Identification of the packet's fragments, if it is one.
+    pub fragment: u32,
 }
 
-/// Whether a packet may pass; [`Flows`] is told.
+const _: () = assert!(size_of::<Question>() == 80);
+
+/// Bits of [`Question::flags`].
+pub mod question_flags {
+    /// It is no flow: ICMPv6 other than echo and errors. Answers need a right of their own.
+    pub const NO_FLOW: u32 = 1;
+    /// It is an ICMPv6 error, and the key is that of the packet that it is about, where that came in.
+    pub const ERROR: u32 = 2;
+    /// It is the first of several fragments.
+    pub const FIRST_FRAGMENT: u32 = 4;
+    /// It is a later fragment, and the key is that of all fragments of its packet.
+    pub const LATER_FRAGMENT: u32 = 8;
+}
+
+/// Whether a packet may pass. What is remembered of flows is asked first, then policy.
 #[inline(always)]
-pub fn judge<T: Policies + Flows>(tables: &T, question: &Question) -> Result<(), Reason> {
-    let now = tables.now();
-    let generation = tables.generation();
-    if let Some(flow) = tables.flow(&question.key)
-        && !is_over(&flow, question.key.protocol, now)
-        && !begins_anew(&flow, question)
-    {
-        if flow.generation != generation {
+pub fn judge<T: Flows>(tables: &T, question: &Question) -> Result<(), Reason> {
+    match tables.known(question, false) {
+        known::PASSES => {}
+        found if found >= known::REFUSED => return Err(reason(found - known::REFUSED)),
+        found => {
             cold_path();
-            if flow.flags & flow_flags::HOST == 0 {
-                initiator(question, &flow).decide(tables)?;
+            ask(tables, question, found == known::AGAIN_ANSWER)?;
+            match found {
+                known::NEW => tables.begin(question),
+                known::AGAIN | known::AGAIN_ANSWER => {
+                    tables.known(question, true);
+                }
+                _ => {}
             }
         }
-        keep(tables, question, &flow, now, generation);
-        return Ok(());
     }
-    cold_path();
-    if question.key.protocol == u32::from(protocol::TCP) && !may_begin(question.tcp_flags) {
-        return Err(Reason::NoFlow);
+    if question.flags & question_flags::FIRST_FRAGMENT != 0 {
+        cold_path();
+        tables.begin_fragments(question);
     }
-    question.decide(tables)?;
-    begin(tables, question, now, generation);
     Ok(())
 }
 
-/// Whether an error about a packet of this key, which came in where the error is going, belongs to a flow.
-#[inline(always)]
-pub fn is_known<T: Flows>(tables: &T, key: &FlowKey) -> bool {
-    tables.flow(key).is_some_and(|flow| !is_over(&flow, key.protocol, tables.now()))
+/// What [`known`](fn@known) finds.
+pub mod known {
+    /// A flow that is allowed.
+    pub const PASSES: u32 = 0;
+    /// Nothing: it may begin a flow.
+    pub const NEW: u32 = 1;
+    /// Policy has changed since the flow was allowed; it is in the direction of the first packet.
+    pub const AGAIN: u32 = 2;
+    /// The same; it is in the direction of the answers.
+    pub const AGAIN_ANSWER: u32 = 3;
+    /// It is asked about each time.
+    pub const ONCE: u32 = 4;
+    /// This, plus the number of the reason: it may not pass.
+    pub const REFUSED: u32 = 16;
 }
 
-impl Question {
-    /// Asks policy: the sender's, then the receiver's.
-    #[inline(always)]
-    fn decide<T: Policies + Flows>(&self, tables: &T) -> Result<(), Reason> {
-        if self.from == Party::Host {
-            return Ok(());
-        }
-        if let Party::Endpoint { ifindex, .. } = self.from {
-            if self.to == Party::Host && !self.host_is_open {
-                return Err(Reason::HostClosed);
+/// A number that is none means as much as one that is: it does not pass.
+#[inline(always)]
+fn reason(number: u32) -> Reason {
+    Reason::from_number(number).unwrap_or(Reason::Policy)
+}
+
+/// What is remembered of a packet's flow: one of [`known`](mod@known). `asked`: policy has just allowed it again.
+#[inline(always)]
+pub fn known<T: Flows>(tables: &T, question: &Question, asked: bool) -> u32 {
+    let now = tables.now();
+    let flow = tables.flow(&question.key).filter(|flow| !is_over(flow, question.key.protocol, now));
+    const SPECIAL: u32 = question_flags::NO_FLOW | question_flags::ERROR | question_flags::LATER_FRAGMENT;
+    if question.flags & SPECIAL != 0 {
+        cold_path();
+        return special(question, flow.is_some());
+    }
+    match flow {
+        Some(flow) if !begins_anew(flow, question) => {
+            if !asked && flow.generation != tables.generation() && flow.flags & flow_flags::HOST == 0 {
+                cold_path();
+                let answers = flow.flags & flow_flags::REPLY != 0;
+                return if answers { known::AGAIN_ANSWER } else { known::AGAIN };
             }
-            let chains = tables.chains(ifindex).ok_or(Reason::Policy)?;
-            ask(tables, chains.egress, &self.subject)?;
+            keep(tables, question, flow, now);
+            known::PASSES
         }
-        if let Party::Endpoint { ifindex, .. } = self.to {
-            let chains = tables.chains(ifindex).ok_or(Reason::Policy)?;
-            ask(tables, chains.ingress, &self.subject)?;
+        _ if question.key.protocol == u32::from(protocol::TCP) && !may_begin(question.tcp_flags) => {
+            known::REFUSED + Reason::NoFlow as u32
         }
-        Ok(())
+        _ => known::NEW,
     }
 }
 
+/// What is no packet of a flow, but perhaps belongs to one.
 #[inline(always)]
-fn ask<T: Policies + Flows>(tables: &T, chain: u32, subject: &Subject) -> Result<(), Reason> {
-    let decision = evaluate(tables, chain, subject);
+fn special(question: &Question, belongs: bool) -> u32 {
+    if question.flags & question_flags::NO_FLOW != 0 {
+        known::ONCE
+    } else if belongs {
+        known::PASSES
+    } else if question.flags & question_flags::ERROR != 0 {
+        known::REFUSED + Reason::UnrelatedError as u32
+    } else {
+        known::REFUSED + Reason::FragmentVerdict as u32
+    }
+}
+
+/// Asks policy: the sender's, then the receiver's; of the first packet of the flow, if this is an answer.
+#[inline(always)]
+fn ask<T: Flows>(tables: &T, question: &Question, answer: bool) -> Result<(), Reason> {
+    let (from, to) = if answer { (&question.to, &question.from) } else { (&question.from, &question.to) };
+    if from.is_host() {
+        return Ok(());
+    }
+    if from.is_endpoint() {
+        if to.is_host() && !tables.host_is_open() {
+            return Err(Reason::HostClosed);
+        }
+        let chains = tables.chains(from.ifindex).ok_or(Reason::Policy)?;
+        allows(tables, chains.egress, question, answer)?;
+    }
+    if to.is_endpoint() {
+        let chains = tables.chains(to.ifindex).ok_or(Reason::Policy)?;
+        allows(tables, chains.ingress, question, answer)?;
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn allows<T: Flows>(tables: &T, chain: u32, question: &Question, answer: bool) -> Result<(), Reason> {
+    let decision = tables.evaluate(chain, question, answer);
     tables.count_rule(decision.counter);
     if decision.logged.is_some() || !decision.allowed {
         cold_path();
-        tables.tell(subject, &decision);
+        tables.tell(chain, question, &decision);
     }
     if decision.allowed { Ok(()) } else { Err(Reason::Policy) }
 }
 
-/// The question that the first packet of a known flow was.
+/// Remembers a flow that policy has allowed.
 #[inline(always)]
-fn initiator(question: &Question, flow: &Flow) -> Question {
-    if flow.flags & flow_flags::REPLY == 0 {
-        return *question;
-    }
-    let subject = &question.subject;
-    Question {
-        from: question.to,
-        to: question.from,
-        subject: Subject {
-            source: subject.destination,
-            destination: subject.source,
-            protocol: subject.protocol,
-            source_port: subject.destination_port,
-            destination_port: initiators_port(subject),
-        },
-        ..*question
+pub fn begin<T: Flows>(tables: &T, question: &Question) {
+    let mut flow = question.flow(tables);
+    if !quota::remember(tables, &question.key, &mut flow)
+        || !quota::remember_answers(tables, &question.key, &mut flow)
+    {
+        tables.count_pressure(flow.owner);
     }
 }
 
-/// The destination port of whoever is answered; of an ICMPv6 echo, the request's type and code.
+/// Remembers that the fragments that follow a first one may pass.
 #[inline(always)]
-fn initiators_port(subject: &Subject) -> u16 {
-    if subject.protocol == protocol::ICMP6 { ECHO_REQUEST } else { subject.source_port }
+pub fn begin_fragments<T: Flows>(tables: &T, question: &Question) {
+    let mut flow = question.flow(tables);
+    if !quota::remember(tables, &question.fragment_key(), &mut flow) {
+        tables.count_pressure(flow.owner);
+    }
+}
+
+impl Question {
+    /// What policy looks at: this packet; or, if it is an answer, the first one of its flow.
+    #[inline(always)]
+    pub fn subject(&self, answer: bool) -> Subject<'_> {
+        let key = &self.key;
+        let is_icmp = key.protocol == u32::from(protocol::ICMP6);
+        if answer {
+            Subject {
+                source: &key.destination,
+                destination: &key.source,
+                protocol: key.protocol as u8,
+                source_port: if is_icmp { 0 } else { key.destination_port },
+                destination_port: if is_icmp { ECHO_REQUEST } else { key.source_port },
+            }
+        } else {
+            Subject {
+                source: &key.source,
+                destination: &key.destination,
+                protocol: key.protocol as u8,
+                source_port: if is_icmp { 0 } else { key.source_port },
+                destination_port: self.service as u16,
+            }
+        }
+    }
+
+    /// The flow that begins with this packet.
+    #[inline(always)]
+    fn flow<T: Flows>(&self, tables: &T) -> Flow {
+        let host = if self.from.is_host() { flow_flags::HOST } else { 0 };
+        Flow {
+            generation: tables.generation(),
+            seen: tables.now(),
+            owner: if self.from.is_endpoint() { self.from.slot } else { self.to.slot },
+            flags: flow_flags::SEEN | host,
+            reverse_zone: self.to.zone(),
+            place: 0,
+            _reserved: 0,
+        }
+    }
+
+    /// The key of all fragments of this packet.
+    #[inline(always)]
+    pub(super) fn fragment_key(&self) -> FlowKey {
+        FlowKey {
+            source_port: self.fragment as u16,
+            destination_port: (self.fragment >> 16) as u16,
+            protocol: u32::from(protocol::FRAGMENT),
+            ..self.key
+        }
+    }
 }
 
 /// Type and code of an ICMPv6 echo request (RFC 4443 section 4.1) as one number.
@@ -222,7 +368,8 @@ const ECHO_REQUEST: u16 = 128 << 8;
 
 /// Keeps a flow alive, and notes what the packet says about it. Writes only what is new: entries are shared by CPUs.
 #[inline(always)]
-fn keep<T: Flows>(tables: &T, question: &Question, flow: &Flow, now: u32, generation: u64) {
+fn keep<T: Flows>(tables: &T, question: &Question, flow: &Flow, now: u32) {
+    let generation = tables.generation();
     let mut flags = flow_flags::SEEN;
     let ends =
         question.key.protocol == u32::from(protocol::TCP) && question.tcp_flags & (tcp::FIN | tcp::RST) != 0;
@@ -270,35 +417,8 @@ fn begins_anew(flow: &Flow, question: &Question) -> bool {
 /// Whether such a TCP packet may be the first of a flow: a SYN; or data, when the flow was forgotten (as netfilter's
 /// `nf_conntrack_tcp_loose`).
 #[inline(always)]
-fn may_begin(flags: u8) -> bool {
-    match flags & (tcp::SYN | tcp::ACK | tcp::FIN | tcp::RST) {
-        tcp::SYN | tcp::ACK => true,
-        _ => false,
-    }
-}
-
-/// Remembers a flow that policy allows.
-#[inline(always)]
-fn begin<T: Flows>(tables: &T, question: &Question, now: u32, generation: u64) {
-    let owner = match (question.from, question.to) {
-        (Party::Endpoint { slot, .. }, _) | (_, Party::Endpoint { slot, .. }) => slot,
-        _ => return,
-    };
-    let host = if question.from == Party::Host { flow_flags::HOST } else { 0 };
-    let zone = question.to.zone();
-    let flow = Flow {
-        generation,
-        seen: now,
-        flags: flow_flags::SEEN | host,
-        reverse_zone: zone,
-        owner,
-        place: 0,
-        _reserved: 0,
-    };
-    let answers = Flow { flags: flow_flags::REPLY | host, reverse_zone: question.key.zone, ..flow };
-    if !quota::remember(tables, &question.key, flow, answers, now) {
-        tables.count_pressure(owner);
-    }
+fn may_begin(flags: u32) -> bool {
+    matches!(flags & (tcp::SYN | tcp::ACK | tcp::FIN | tcp::RST), tcp::SYN | tcp::ACK)
 }
 
 /// Whether a flow has not been seen for longer than it may be silent.
@@ -324,6 +444,9 @@ fn patience(of: u32, flags: u32) -> i32 {
         60
     } else if of == u32::from(protocol::ICMP6) {
         5
+    } else if of == u32::from(protocol::FRAGMENT) {
+        // As long as a receiver waits for the rest (RFC 8200 section 4.5).
+        60
     } else {
         600
     }

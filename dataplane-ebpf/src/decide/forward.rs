@@ -1,79 +1,105 @@
 //! Where a packet goes: to the TAP of a local endpoint, or by a route to another host. What cannot be finished exactly
 //! here is the kernel's, which forwards it by the same addresses, or answers with an ICMPv6 error.
 
+use super::flow::Party;
 use super::guard::{Packet, is_gateway};
-use super::{Hook, Tables, Verdict, offload, route};
+use super::{Hook, Tables, offload, route};
 use crate::abi::{Endpoint, Mac, Owner, Reason, owner_flags};
 use crate::wire::{ETHERNET_LEN, Fragment, Frame, Headers, IPV6_LEN, TcpHeader, UdpHeader, protocol};
 
-/// The way out for a packet.
+/// The way out for a packet. No `Option` of it is handed around: the compiler leaves what is in `None` undefined, and moves
+/// it all the same, which the verifier refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exit {
-    /// The device.
+    /// The device; 0 is none.
     pub ifindex: u32,
-    /// Counter slot of the VM that it is delivered to; `None` when it leaves the host.
-    pub slot: Option<u32>,
+    /// Counter slot of the VM that it is delivered to; `SLOT_UNCONFIGURED` when it leaves the host.
+    pub slot: u32,
     /// Destination MAC.
     pub mac: Mac,
     /// Source MAC.
     pub source_mac: Mac,
 }
 
+impl Exit {
+    /// No way: it is the kernel's.
+    pub const NONE: Self = Self { ifindex: 0, slot: 0, mac: Mac::ZERO, source_mac: Mac::ZERO };
+
+    /// Whether there is a way.
+    #[inline(always)]
+    pub fn is_some(&self) -> bool {
+        self.ifindex != 0
+    }
+}
+
+/// Whom a packet is for, and the way there.
+#[derive(Clone, Copy, Debug)]
+pub struct Destination {
+    /// Whom it is for.
+    pub to: Party,
+    /// The way; [`Exit::NONE`] if it cannot be finished exactly.
+    pub exit: Exit,
+}
+
 /// Decides about a packet that passed the guard and is no neighbour discovery.
 #[inline(always)]
-pub fn decide<'t, F: Frame, T: Tables>(
+pub fn decide<F: Frame, T: Tables>(
     frame: &F,
     headers: &Headers,
-    tables: &'t T,
+    tables: &T,
     ifindex: u32,
     endpoint: &Endpoint,
     packet: &Packet,
     hook: Hook,
-) -> Verdict<'t> {
+) -> Result<Destination, Reason> {
     let destination = &packet.destination;
     if destination.is_unspecified() || destination.is_loopback() || destination.is_v4_mapped() {
-        return Verdict::Drop(Reason::DestinationAddress);
+        return Err(Reason::DestinationAddress);
     }
     // For the host itself: DHCPv6, multicast listener reports, pings to the router. Never forwarded (RFC 4291 2.5.6).
-    if destination.is_multicast() || destination.is_link_local() || packet.source.is_link_local() {
-        return Verdict::Pass;
+    if destination.is_multicast() || destination.is_link_local() {
+        return Ok(Destination { to: Party::HOST, exit: Exit::NONE });
     }
-    // The kernel forwards only what was sent to its own MAC; it sends Time Exceeded; it looks into hop-by-hop options;
-    // it cuts padding off.
-    if headers.ethernet.destination() != endpoint.gateway_mac
-        || headers.ip.hop_limit <= 1
-        || packet.chain.hop_by_hop
-        || packet.padded
-        || frame.is_tagged()
-    {
-        return Verdict::Pass;
+    // The kernel forwards only what was sent to its own MAC, and nothing from a link-local address; it sends Time
+    // Exceeded; it looks into hop-by-hop options; it cuts padding off.
+    let ours = headers.ethernet.destination() == endpoint.gateway_mac
+        && headers.ip.hop_limit > 1
+        && !packet.source.is_link_local()
+        && !packet.chain.hop_by_hop
+        && !packet.padded
+        && !frame.is_tagged();
+    let mut to = Party::OUTSIDE;
+    let mut exit = Exit::NONE;
+    match tables.owner(destination) {
+        Some(owner) if is_gateway(owner) => to = Party::HOST,
+        Some(owner) => {
+            to = Party::endpoint(owner.ifindex, owner.slot);
+            if ours && owner.ifindex != ifindex {
+                exit = to_owner(frame, packet, owner);
+            }
+        }
+        None => match route::find(tables, destination) {
+            Some(route) if route.is_local() => to = Party::HOST,
+            Some(route) if ours => exit = route::exit(frame, tables, ifindex, packet, route, hook),
+            _ => {}
+        },
     }
-    let exit = match tables.owner(destination) {
-        Some(owner) if owner.ifindex == ifindex => None,
-        Some(owner) => to_owner(frame, packet, owner),
-        None => route::exit(frame, tables, ifindex, packet, hook),
-    };
-    match exit {
-        Some(exit) if hook == Hook::Tc || offload::is_complete(frame, packet) => Verdict::Forward(exit),
-        _ => Verdict::Pass,
+    if hook == Hook::Xdp && exit.is_some() && !offload::is_complete(frame, packet) {
+        exit = Exit::NONE;
     }
+    Ok(Destination { to, exit })
 }
 
 /// The way to a local endpoint, if it can be reached and the packet fits.
 #[inline(always)]
-pub fn to_owner<F: Frame>(frame: &F, packet: &Packet, owner: &Owner) -> Option<Exit> {
+pub fn to_owner<F: Frame>(frame: &F, packet: &Packet, owner: &Owner) -> Exit {
     if is_gateway(owner)
         || owner.flags & owner_flags::REACHABLE == 0
         || !fits(frame, packet, owner.mtu as usize)
     {
-        return None;
+        return Exit::NONE;
     }
-    Some(Exit {
-        ifindex: owner.ifindex,
-        slot: Some(owner.slot),
-        mac: owner.mac,
-        source_mac: owner.gateway_mac,
-    })
+    Exit { ifindex: owner.ifindex, slot: owner.slot, mac: owner.mac, source_mac: owner.gateway_mac }
 }
 
 /// Makes the frame what the next node receives; `false` leaves it unedited.

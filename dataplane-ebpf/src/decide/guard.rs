@@ -148,7 +148,7 @@ fn icmp6_kind<F: Frame>(frame: &F, chain: &Chain) -> Option<u8> {
 
 /// The upper-layer header: a cheap view in the common place, a copy anywhere else.
 #[inline(always)]
-fn header<H, F: Frame>(frame: &F, chain: &Chain) -> Option<H>
+pub fn header<H, F: Frame>(frame: &F, chain: &Chain) -> Option<H>
 where
     H: Copy
         + zerocopy::FromBytes

@@ -13,6 +13,7 @@ pub mod forward;
 pub mod guard;
 pub mod offload;
 pub mod policy;
+pub mod question;
 pub mod route;
 #[cfg(test)]
 mod tests;
@@ -22,8 +23,9 @@ use crate::abi::{
     Address, Advertisement, Counter, Endpoint, NextHopGroup, Owner, Reason, Route, SLOT_UNCONFIGURED, Uplink,
     endpoint_flags,
 };
-use crate::wire::{EthernetHeader, Frame, Headers, ethertype};
+use crate::wire::{EthernetHeader, Frame, Headers, L4_OFFSET, ethertype};
 use core::hint::cold_path;
+use flow::{Party, Question};
 use uplink::Arrival;
 
 /// What the decision looks up and counts. The one implementation for the kernel is on BPF maps.
@@ -55,6 +57,13 @@ pub trait Tables {
     /// Chooses the device that a frame leaves by which `hook` redirects; `false` when XDP cannot send there. TC is not
     /// told: the kernel drops the frame when the device is gone.
     fn choose_device(&self, ifindex: u32, hook: Hook) -> bool;
+
+    /// Policy counts. Without it all packets pass that the guard lets pass.
+    fn is_policed(&self) -> bool;
+
+    /// [`flow::judge`] of the question that `fill` writes, if it says that there is one. Where it is written is not on
+    /// the stack, of which a program in the kernel has little.
+    fn judge(&self, fill: impl FnOnce(&mut Question) -> Result<bool, Reason>) -> Result<(), Reason>;
 
     /// IPv6 frames of an interface without an endpoint pass instead of being dropped.
     fn pass_unconfigured(&self) -> bool;
@@ -194,8 +203,8 @@ fn delivered<T: Tables>(tables: &T, exit: &forward::Exit, hook: Hook) {
         Hook::Xdp => Counter::DeliveredXdp,
         Hook::Tc => Counter::DeliveredTc,
     };
-    if let Some(slot) = exit.slot {
-        tables.count(slot, counter.index());
+    if exit.slot != SLOT_UNCONFIGURED {
+        tables.count(exit.slot, counter.index());
     }
 }
 
@@ -226,7 +235,99 @@ pub fn decide<'t, F: Frame, T: Tables>(
         cold_path();
         return discovery::decide(frame, headers, tables, ifindex, endpoint, &packet);
     }
-    forward::decide(frame, headers, tables, ifindex, endpoint, &packet, hook)
+    let destination = match forward::decide(frame, headers, tables, ifindex, endpoint, &packet, hook) {
+        Ok(destination) => destination,
+        Err(reason) => {
+            cold_path();
+            return Verdict::Drop(reason);
+        }
+    };
+    // What XDP hands on is judged at TC.
+    let judged = if hook == Hook::Xdp && !destination.exit.is_some() {
+        Ok(())
+    } else {
+        judge(frame, tables, &packet, Party::endpoint(ifindex, endpoint.slot), destination.to)
+    };
+    match judged {
+        Err(reason) => {
+            cold_path();
+            Verdict::Drop(reason)
+        }
+        Ok(()) if destination.exit.is_some() => Verdict::Forward(destination.exit),
+        Ok(()) => Verdict::Pass,
+    }
+}
+
+/// Asks policy about a packet, if it counts.
+#[inline(always)]
+fn judge<F: Frame, T: Tables>(
+    frame: &F,
+    tables: &T,
+    packet: &guard::Packet,
+    from: Party,
+    to: Party,
+) -> Result<(), Reason> {
+    if !tables.is_policed() {
+        return Ok(());
+    }
+    tables.judge(
+        #[inline(always)]
+        |question| question::about(frame, packet, from, to, question),
+    )
+}
+
+/// Decides about and counts a frame that the kernel delivers to the VM behind `ifindex`, having received it on
+/// `received_on`, or made it itself if that is 0. It is judged here when no hook has seen it before.
+#[inline(always)]
+pub fn to_vm<F: Frame, T: Tables>(frame: &F, tables: &T, ifindex: u32, received_on: u32) -> Action {
+    let Some(endpoint) = tables.endpoint(ifindex) else { return Action::Pass };
+    match deliver(frame, tables, ifindex, endpoint, received_on) {
+        Ok(()) => delivered_by_kernel(tables, ifindex),
+        Err(reason) => {
+            cold_path();
+            drop(tables, endpoint.slot, reason)
+        }
+    }
+}
+
+/// Counts a frame that the kernel delivers to the VM behind `ifindex`.
+#[inline(always)]
+pub fn delivered_by_kernel<T: Tables>(tables: &T, ifindex: u32) -> Action {
+    if let Some(endpoint) = tables.endpoint(ifindex) {
+        tables.count(endpoint.slot, Counter::DeliveredKernel.index());
+    }
+    Action::Pass
+}
+
+#[inline(always)]
+fn deliver<F: Frame, T: Tables>(
+    frame: &F,
+    tables: &T,
+    ifindex: u32,
+    endpoint: &Endpoint,
+    received_on: u32,
+) -> Result<(), Reason> {
+    if !tables.is_policed() || !matches!(classify(frame), Class::Ipv6) {
+        return Ok(());
+    }
+    let Some(headers) = frame.view::<Headers>(0) else { return Err(Reason::Malformed) };
+    let end = L4_OFFSET + headers.ip.payload_len.get() as usize;
+    let packet = guard::Packet {
+        source: headers.ip.source(),
+        destination: headers.ip.destination(),
+        payload_len: end - L4_OFFSET,
+        chain: guard::chain(frame, headers, end)?,
+        padded: false,
+        discovery: false,
+    };
+    let from = match received_on {
+        0 => Party::HOST,
+        other => match tables.endpoint(other) {
+            Some(sender) => Party::endpoint(other, sender.slot),
+            None => Party::OUTSIDE,
+        },
+    };
+    judge(frame, tables, &packet, from, Party::endpoint(ifindex, endpoint.slot))
 }
 
 /// Counts a frame that is handed on.

@@ -8,6 +8,7 @@ use crate::abi::{
     Address, Chain, End, PeerKey, ServiceKey, Step, StepKey, Steps, VECTOR_WORDS, Vector, chain_flags,
     step_actions,
 };
+use core::hint::black_box;
 
 /// Most steps that are taken: each `Pass` or `Log` on the way is one. Userspace refuses chains that need more.
 pub const MOST_STEPS: usize = 32;
@@ -31,15 +32,18 @@ pub trait Policies {
 
     /// What a step does.
     fn step(&self, key: &StepKey) -> Option<&Step>;
+
+    /// [`search`]: in the kernel a function of its own, which the verifier looks at once.
+    fn search(&self, long: &LongSteps) -> u32;
 }
 
 /// What policy looks at in a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Subject {
+pub struct Subject<'a> {
     /// Source address.
-    pub source: Address,
+    pub source: &'a Address,
     /// Destination address.
-    pub destination: Address,
+    pub destination: &'a Address,
     /// Protocol of the upper layer.
     pub protocol: u8,
     /// Source port; 0 of what has no ports.
@@ -67,6 +71,26 @@ impl Decision {
 
     /// What is missing is counted here, too.
     pub const CLOSED: Self = Self { allowed: false, step: Self::NO_STEP, counter: 0, logged: None };
+
+    /// As one word, for functions of their own; steps have 12 bits.
+    #[inline(always)]
+    pub fn to_bits(self) -> u64 {
+        let step = if self.step == Self::NO_STEP { 1 << 2 } else { u64::from(self.step) << 8 };
+        let logged = self.logged.map_or(0, |step| 1 << 1 | u64::from(step) << 20);
+        u64::from(self.allowed) | step | logged | u64::from(self.counter) << 32
+    }
+
+    /// The inverse.
+    #[inline(always)]
+    pub fn from_bits(bits: u64) -> Self {
+        let step = |shift: u32| (bits >> shift) as u32 & 0xfff;
+        Self {
+            allowed: bits & 1 != 0,
+            step: if bits & 1 << 2 == 0 { step(8) } else { Self::NO_STEP },
+            counter: (bits >> 32) as u32,
+            logged: if bits & 1 << 1 == 0 { None } else { Some(step(20)) },
+        }
+    }
 }
 
 /// The four vectors that a packet's steps have in common.
@@ -79,19 +103,19 @@ struct Common<'t> {
 
 /// Asks a chain about a packet.
 #[inline(always)]
-pub fn evaluate<T: Policies>(tables: &T, number: u32, subject: &Subject) -> Decision {
+pub fn evaluate<T: Policies>(tables: &T, number: u32, subject: &Subject<'_>) -> Decision {
     let Some(chain) = tables.chain(number) else { return Decision::CLOSED };
     let common = Common {
         source: if chain.flags & chain_flags::SOURCE == 0 {
             &chain.source
         } else {
-            let key = PeerKey::new(number, End::Source, tables.identity(&subject.source));
+            let key = PeerKey::new(number, End::Source, tables.identity(subject.source));
             tables.peer(&key).unwrap_or(&chain.source)
         },
         destination: if chain.flags & chain_flags::DESTINATION == 0 {
             &chain.destination
         } else {
-            let key = PeerKey::new(number, End::Destination, tables.identity(&subject.destination));
+            let key = PeerKey::new(number, End::Destination, tables.identity(subject.destination));
             tables.peer(&key).unwrap_or(&chain.destination)
         },
         service: if chain.flags & chain_flags::SERVICE == 0 {
@@ -111,8 +135,12 @@ pub fn evaluate<T: Policies>(tables: &T, number: u32, subject: &Subject) -> Deci
     let mut logged = None;
     let mut from = 0;
     for _ in 0..MOST_STEPS {
-        let first = if long { common.first_of_long(tables, from) } else { common.first(from) };
-        let Some(step) = first else { return Decision::CLOSED };
+        let first = if long { tables.search(&common.long(from)) } else { common.first(from) };
+        if first == NONE {
+            return Decision::CLOSED;
+        }
+        // Of a long chain it has been through a function, of which the verifier knows no more than the type.
+        let step = first % (64 * VECTOR_WORDS as u32);
         let Some(entry) = tables.step(&StepKey { chain: number, step }) else { return Decision::CLOSED };
         match entry.action {
             step_actions::ALLOW => return Decision { allowed: true, step, counter: entry.counter, logged },
@@ -135,35 +163,71 @@ impl Common<'_> {
 
     /// The first step from `from` on, of a chain whose steps are its summaries.
     #[inline(always)]
-    fn first(&self, from: u32) -> Option<u32> {
+    fn first(&self, from: u32) -> u32 {
         lowest(self.summary() & not_before(from))
     }
 
-    /// The first step from `from` on, of a chain whose steps are in vectors.
+    /// What is to be searched in a chain whose steps are in vectors.
     #[inline(always)]
-    fn first_of_long<T: Policies>(&self, tables: &T, from: u32) -> Option<u32> {
-        let source = tables.vector(self.source.vector)?;
-        let destination = tables.vector(self.destination.vector)?;
-        let service = tables.vector(self.service.vector)?;
-        let source_port = tables.vector(self.source_port.vector)?;
-        let mut words = self.summary() & not_before(from / 64);
-        for _ in 0..VECTOR_WORDS {
-            let number = lowest(words)?;
-            let index = number as usize % VECTOR_WORDS;
-            let mut word = source.words[index]
-                & destination.words[index]
-                & service.words[index]
-                & source_port.words[index];
-            if number == from / 64 {
-                word &= not_before(from % 64);
-            }
-            if let Some(bit) = lowest(word) {
-                return Some(number * 64 + bit);
-            }
-            words &= words - 1;
+    fn long(&self, from: u32) -> LongSteps {
+        LongSteps {
+            summary: self.summary(),
+            vectors: [
+                self.source.vector,
+                self.destination.vector,
+                self.service.vector,
+                self.source_port.vector,
+            ],
+            from,
+            _reserved: 0,
         }
-        None
     }
+}
+
+/// The steps that vectors have in common, from one on.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LongSteps {
+    /// Which words are not zero in any of them.
+    pub summary: u64,
+    /// Their keys.
+    pub vectors: [u32; 4],
+    /// The first step that counts.
+    pub from: u32,
+    /// Zero.
+    pub _reserved: u32,
+}
+
+/// No step.
+const NONE: u32 = u32::MAX;
+
+/// The first step that all vectors have, or `u32::MAX`.
+#[inline(always)]
+pub fn search<T: Policies>(tables: &T, long: &LongSteps) -> u32 {
+    let [a, b, c, d] = long.vectors;
+    let (Some(a), Some(b), Some(c), Some(d)) =
+        (tables.vector(a), tables.vector(b), tables.vector(c), tables.vector(d))
+    else {
+        return NONE;
+    };
+    let mut words = long.summary & not_before(long.from / 64);
+    for _ in 0..VECTOR_WORDS {
+        let number = lowest(words);
+        if number == NONE {
+            return NONE;
+        }
+        // The compiler knows that it is in range and would leave the check out; the verifier does not know it.
+        let index = black_box(number) as usize % VECTOR_WORDS;
+        let mut word = a.words[index] & b.words[index] & c.words[index] & d.words[index];
+        if number == long.from / 64 {
+            word &= not_before(long.from % 64);
+        }
+        if word != 0 {
+            return number * 64 + lowest(word);
+        }
+        words &= words - 1;
+    }
+    NONE
 }
 
 /// Bits from `from` on.
@@ -174,6 +238,6 @@ fn not_before(from: u32) -> u64 {
 
 /// The lowest bit.
 #[inline(always)]
-fn lowest(word: u64) -> Option<u32> {
-    if word == 0 { None } else { Some(word.trailing_zeros()) }
+fn lowest(word: u64) -> u32 {
+    if word == 0 { NONE } else { word.trailing_zeros() }
 }

@@ -4,11 +4,20 @@
 use super::forward::{Exit, fits};
 use super::guard::Packet;
 use super::{Hook, Tables};
-use crate::abi::{MAX_NEXT_HOPS, next_hop_flags};
+use crate::abi::{Address, MAX_NEXT_HOPS, Route, SLOT_UNCONFIGURED, next_hop_flags};
 use crate::wire::{Fragment, Frame, L4_OFFSET, protocol};
 
 /// A large odd number without structure: 2^64 divided by the golden ratio.
 const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The route to an address.
+#[inline(always)]
+pub fn find<'t, T: Tables>(tables: &'t T, destination: &Address) -> Option<&'t Route> {
+    match tables.host_route(destination) {
+        Some(route) => Some(route),
+        None => tables.route(destination),
+    }
+}
 
 /// The way to the destination by a route, if the fast path may take it.
 #[inline(always)]
@@ -17,17 +26,13 @@ pub fn exit<F: Frame, T: Tables>(
     tables: &T,
     ifindex: u32,
     packet: &Packet,
+    route: &Route,
     hook: Hook,
-) -> Option<Exit> {
-    let destination = &packet.destination;
-    let route = match tables.host_route(destination) {
-        Some(route) => route,
-        None => tables.route(destination)?,
-    };
+) -> Exit {
     if route.group == 0 || (route.mtu != 0 && !fits(frame, packet, route.mtu as usize)) {
-        return None;
+        return Exit::NONE;
     }
-    let group = tables.next_hops(route.group)?;
+    let Some(group) = tables.next_hops(route.group) else { return Exit::NONE };
     let mut chosen = &group.hops[0];
     if group.count > 1 {
         let hash = flow_hash(frame, packet);
@@ -49,9 +54,9 @@ pub fn exit<F: Frame, T: Tables>(
         || chosen.ifindex == ifindex
         || !fits(frame, packet, chosen.mtu as usize)
     {
-        return None;
+        return Exit::NONE;
     }
-    Some(Exit { ifindex: chosen.ifindex, slot: None, mac: chosen.mac, source_mac: chosen.source_mac })
+    Exit { ifindex: chosen.ifindex, slot: SLOT_UNCONFIGURED, mac: chosen.mac, source_mac: chosen.source_mac }
 }
 
 /// The same for every packet of a flow. Fragments have no ports but the first, so they go by addresses alone.

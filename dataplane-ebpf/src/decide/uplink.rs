@@ -5,9 +5,10 @@
 //! Neighbour discovery needs no guard here: one hop takes the hop limit of 255 from it that makes it valid (RFC 4861
 //! section 11.2).
 
+use super::flow::Party;
 use super::forward::{Exit, to_owner};
 use super::guard::{Packet, chain, has_upper_layer, is_gateway};
-use super::{Hook, Tables, offload};
+use super::{Hook, Tables, judge, offload};
 use crate::abi::{Address, Reason};
 use crate::wire::{Fragment, Frame, Headers, L4_OFFSET, ethertype};
 use core::hint::cold_path;
@@ -86,11 +87,16 @@ pub fn decide<F: Frame, T: Tables>(frame: &F, tables: &T, ifindex: u32, hook: Ho
         padded: false,
         discovery: false,
     };
-    match to_owner(frame, &packet, owner) {
-        Some(exit) if hook == Hook::Tc || offload::is_complete(frame, &packet) => {
-            Arrival::Deliver { slot: owner.slot, exit }
+    let exit = to_owner(frame, &packet, owner);
+    if !exit.is_some() || hook == Hook::Xdp && !offload::is_complete(frame, &packet) {
+        return Arrival::Host;
+    }
+    match judge(frame, tables, &packet, Party::OUTSIDE, Party::endpoint(owner.ifindex, owner.slot)) {
+        Ok(()) => Arrival::Deliver { slot: owner.slot, exit },
+        Err(reason) => {
+            cold_path();
+            Arrival::Drop { slot: owner.slot, reason }
         }
-        _ => Arrival::Host,
     }
 }
 

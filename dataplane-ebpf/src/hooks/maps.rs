@@ -8,9 +8,12 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, DevMapHash, HashMap, PerCpuArray};
 use dataplane_ebpf::abi::{
-    Address, Advertisement, COUNTER_SLOTS, Counters, Endpoint, NextHopGroup, Owner, Route, Uplink,
+    Address, Advertisement, COUNTER_SLOTS, Counters, Endpoint, NextHopGroup, Owner, Reason, Route, Uplink,
 };
+use dataplane_ebpf::decide::flow::{self, Question};
 use dataplane_ebpf::decide::{Hook, Tables};
+
+use crate::policy::{POLICED, PolicyTables, QUESTION};
 
 const ENDPOINTS_DEFAULT: u32 = 1024;
 const ROUTES_DEFAULT: u32 = 1 << 20;
@@ -122,6 +125,19 @@ impl Tables for MapTables {
     }
 
     #[inline(always)]
+    fn is_policed(&self) -> bool {
+        POLICED.load() != 0
+    }
+
+    #[inline(always)]
+    fn judge(&self, fill: impl FnOnce(&mut Question) -> Result<bool, Reason>) -> Result<(), Reason> {
+        let question = QUESTION.get_ptr_mut(0).ok_or(Reason::Policy)?;
+        // SAFETY: the value is this CPU's, and no program runs within another.
+        let question = unsafe { &mut *question };
+        if fill(question)? { flow::judge(&PolicyTables, question) } else { Ok(()) }
+    }
+
+    #[inline(always)]
     fn pass_unconfigured(&self) -> bool {
         PASS_UNCONFIGURED.load() != 0
     }
@@ -144,11 +160,4 @@ pub fn count(slot: u32, index: usize) {
         // SAFETY: the value is this CPU's, and programs are not preempted by others that write it.
         unsafe { (*counters).values[index] += 1 };
     }
-}
-
-/// Counter slot of the endpoint behind a TAP.
-#[inline(always)]
-pub fn slot(ifindex: u32) -> Option<u32> {
-    // SAFETY: see `MapTables::endpoint`.
-    unsafe { ENDPOINTS.get(ifindex) }.map(|endpoint| endpoint.slot)
 }

@@ -1,12 +1,13 @@
 //! `Frame` on a socket buffer.
 
 use crate::linear::{self, Linear};
+use aya_ebpf::Global;
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{
     bpf_redirect, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use core::ptr;
-use dataplane_ebpf::abi::TC_INDEX_FORWARDED;
+use dataplane_ebpf::abi::MARK_JUDGED;
 use dataplane_ebpf::wire::{Frame, L4_OFFSET, TcpHeader};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -15,6 +16,15 @@ const LINEAR: usize = L4_OFFSET + size_of::<TcpHeader>();
 
 /// The VLAN identifier in a tag's control information (IEEE 802.1Q).
 const VLAN_ID: u32 = 0xfff;
+
+/// See `abi::names::MARK`.
+#[unsafe(no_mangle)]
+static MARK: Global<u32> = Global::new(dataplane_ebpf::abi::MARK);
+
+#[inline(always)]
+fn mark() -> u32 {
+    MARK.load()
+}
 
 /// The frame that a TC program was called for.
 pub struct SkbFrame {
@@ -42,11 +52,36 @@ impl SkbFrame {
         unsafe { (*self.skb).ifindex }
     }
 
-    /// See `abi::TC_INDEX_FORWARDED`.
+    /// Whether the fast path sends this frame.
     #[inline(always)]
-    pub fn tc_index(&self) -> u16 {
-        // SAFETY: as above. The kernel's field has 16 bits.
-        unsafe { (*self.skb).tc_index as u16 }
+    pub fn is_forwarded(&self) -> bool {
+        self.tc_index() == mark()
+    }
+
+    /// Whether TC judged this frame when it came from a VM.
+    #[inline(always)]
+    pub fn is_judged(&self) -> bool {
+        self.tc_index() == mark() + MARK_JUDGED
+    }
+
+    #[inline(always)]
+    fn tc_index(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.skb).tc_index }
+    }
+
+    /// The interface that the kernel received it on; 0 if the host itself made it.
+    #[inline(always)]
+    pub fn received_on(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.skb).ingress_ifindex }
+    }
+
+    /// Marks the frame as judged, for the egress hook of the TAP that the kernel may forward it to.
+    #[inline(always)]
+    pub fn mark_judged(&mut self) {
+        // SAFETY: as above.
+        unsafe { (*self.skb).tc_index = mark() + MARK_JUDGED };
     }
 
     /// Sends the frame out of another device, marked as ours for that device's egress hook; the program's answer.
@@ -54,7 +89,7 @@ impl SkbFrame {
     pub fn redirect(&mut self, ifindex: u32) -> i32 {
         // SAFETY: the context is valid while the program runs, and the helper has no precondition.
         unsafe {
-            (*self.skb).tc_index = u32::from(TC_INDEX_FORWARDED);
+            (*self.skb).tc_index = mark();
             bpf_redirect(ifindex, 0) as i32
         }
     }

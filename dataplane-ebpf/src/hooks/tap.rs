@@ -12,10 +12,9 @@ use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use aya_log_ebpf::trace;
-use dataplane_ebpf::abi::{Counter, TC_INDEX_FORWARDED};
-use dataplane_ebpf::decide::{Action, Hook, from_vm};
+use dataplane_ebpf::decide::{Action, Hook, delivered_by_kernel, from_vm, to_vm};
 
-use crate::maps::{MapTables, count, slot};
+use crate::maps::MapTables;
 use crate::skb::SkbFrame;
 use crate::xdp::XdpFrame;
 
@@ -43,7 +42,10 @@ pub fn tap_in(context: TcContext) -> i32 {
     let ifindex = frame.ifindex();
     let answer = match from_vm(&mut frame, &MapTables, ifindex, Hook::Tc) {
         // Not TC_ACT_OK: programs and filters after ours are asked as well.
-        Action::Pass => TC_ACT_UNSPEC,
+        Action::Pass => {
+            frame.mark_judged();
+            TC_ACT_UNSPEC
+        }
         Action::Drop => TC_ACT_SHOT,
         Action::Reply => frame.redirect(ifindex),
         Action::Redirect(to) => frame.redirect(to),
@@ -52,14 +54,19 @@ pub fn tap_in(context: TcContext) -> i32 {
     answer
 }
 
-/// TC egress on a TAP: frames to the VM. Those that the fast path sent are counted already.
+/// TC egress on a TAP: frames to the VM. Those that the fast path sent are counted and judged already.
 #[classifier]
 pub fn tap_out(context: TcContext) -> i32 {
     let frame = SkbFrame::new(context.as_ptr().cast());
-    if frame.tc_index() != TC_INDEX_FORWARDED
-        && let Some(slot) = slot(frame.ifindex())
-    {
-        count(slot, Counter::DeliveredKernel.index());
+    let action = if frame.is_forwarded() {
+        Action::Pass
+    } else if frame.is_judged() {
+        delivered_by_kernel(&MapTables, frame.ifindex())
+    } else {
+        to_vm(&frame, &MapTables, frame.ifindex(), frame.received_on())
+    };
+    match action {
+        Action::Drop => TC_ACT_SHOT,
+        _ => TC_ACT_UNSPEC,
     }
-    TC_ACT_UNSPEC
 }

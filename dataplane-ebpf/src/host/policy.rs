@@ -4,8 +4,8 @@ use crate::abi::{
     Address, Chain, ChainPair, Flow, FlowKey, Identity, NOBODY, PeerKey, RingPlace, SERVICE_PROTOCOL_BITS,
     ServiceKey, Step, StepKey, Steps, Vector,
 };
-use crate::decide::flow::{Change, Flows};
-use crate::decide::policy::{Decision, Policies, Subject};
+use crate::decide::flow::{self, Change, Flows, Question};
+use crate::decide::policy::{self, Decision, LongSteps, Policies};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
@@ -16,6 +16,8 @@ pub struct MemoryPolicies {
     pub generation: Cell<u64>,
     /// The clock in seconds.
     pub now: Cell<u32>,
+    /// `HOST_IS_OPEN`.
+    pub host_is_open: bool,
     /// Flows of an endpoint.
     pub quota: u32,
     /// `POLICIES`, as of now.
@@ -78,11 +80,16 @@ impl Policies for MemoryPolicies {
     fn step(&self, key: &StepKey) -> Option<&Step> {
         self.steps.get(key)
     }
+
+    fn search(&self, long: &LongSteps) -> u32 {
+        policy::search(self, long)
+    }
 }
 
 impl Flows for MemoryPolicies {
-    fn flow(&self, key: &FlowKey) -> Option<Flow> {
-        self.flows.borrow().get(key).copied()
+    fn flow(&self, key: &FlowKey) -> Option<&Flow> {
+        // What is handed out outlives the borrow, as in the kernel; nobody waits for flows to be freed in a test.
+        self.flows.borrow().get(key).map(|flow| &*Box::leak(Box::new(*flow)))
     }
 
     fn now(&self) -> u32 {
@@ -120,8 +127,8 @@ impl Flows for MemoryPolicies {
         hand.checked_rem(self.quota)
     }
 
-    fn at_place(&self, place: &RingPlace) -> Option<FlowKey> {
-        self.rings.borrow().get(place).copied()
+    fn at_place(&self, place: &RingPlace) -> Option<&FlowKey> {
+        self.rings.borrow().get(place).map(|key| &*Box::leak(Box::new(*key)))
     }
 
     fn take_place(&self, place: &RingPlace, key: &FlowKey) -> bool {
@@ -133,9 +140,29 @@ impl Flows for MemoryPolicies {
         *self.pressure.borrow_mut().entry(owner).or_default() += 1;
     }
 
+    fn host_is_open(&self) -> bool {
+        self.host_is_open
+    }
+
     fn count_rule(&self, counter: u32) {
         *self.rules.borrow_mut().entry(counter).or_default() += 1;
     }
 
-    fn tell(&self, _subject: &Subject, _decision: &Decision) {}
+    fn tell(&self, _chain: u32, _question: &Question, _decision: &Decision) {}
+
+    fn known(&self, question: &Question, asked: bool) -> u32 {
+        flow::known(self, question, asked)
+    }
+
+    fn begin(&self, question: &Question) {
+        flow::begin(self, question);
+    }
+
+    fn begin_fragments(&self, question: &Question) {
+        flow::begin_fragments(self, question);
+    }
+
+    fn evaluate(&self, chain: u32, question: &Question, answer: bool) -> Decision {
+        Decision::from_bits(policy::evaluate(self, chain, &question.subject(answer)).to_bits())
+    }
 }

@@ -31,6 +31,8 @@ pub struct Chain {
     pub fragment: Fragment,
     /// There is a hop-by-hop header, which a router has to look at.
     pub hop_by_hop: bool,
+    /// Identification of the fragment header, as stored; 0 without one.
+    pub identification: u32,
 }
 
 /// Why a chain is refused.
@@ -63,7 +65,13 @@ const MIN_LEN: usize = size_of::<ExtensionHeader>();
 /// Follows the chain that begins with header `first` at `start`; the packet ends at `end` (bytes from frame start).
 #[inline(always)]
 pub fn walk<F: Frame>(frame: &F, first: u8, start: usize, end: usize) -> Result<Chain, ChainError> {
-    let mut chain = Chain { protocol: first, offset: start, fragment: Fragment::Whole, hop_by_hop: false };
+    let mut chain = Chain {
+        protocol: first,
+        offset: start,
+        fragment: Fragment::Whole,
+        hop_by_hop: false,
+        identification: 0,
+    };
     let mut followed = 0;
     while followed < MAX_HEADERS {
         match chain.protocol {
@@ -97,6 +105,8 @@ pub fn walk<F: Frame>(frame: &F, first: u8, start: usize, end: usize) -> Result<
                     return Err(ChainError::NestedFragment);
                 }
                 length = 8;
+                let [_, _, a, b, c, d] = header.rest;
+                chain.identification = u32::from_ne_bytes([a, b, c, d]);
                 let offset = u16::from_be_bytes([header.rest[0], header.rest[1] & 0xf8]);
                 chain.fragment = match (offset, header.rest[1] & 1) {
                     (0, 0) => Fragment::Atomic,

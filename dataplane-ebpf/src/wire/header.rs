@@ -47,6 +47,8 @@ pub mod protocol {
     pub const DESTINATION_OPTIONS: u8 = 60;
     /// SCTP.
     pub const SCTP: u8 = 132;
+    /// UDP-Lite.
+    pub const UDP_LITE: u8 = 136;
     /// Mobility header.
     pub const MOBILITY: u8 = 135;
     /// Host identity protocol.
@@ -57,6 +59,12 @@ pub mod protocol {
 
 /// ICMPv6 types.
 pub mod icmp6 {
+    /// Echo request.
+    pub const ECHO_REQUEST: u8 = 128;
+    /// Echo reply.
+    pub const ECHO_REPLY: u8 = 129;
+    /// Multicast listener query.
+    pub const MLD_QUERY: u8 = 130;
     /// Multicast listener report, version 1.
     pub const MLD_REPORT: u8 = 131;
     /// Multicast listener done, version 1.

@@ -41,7 +41,17 @@ fn every_drop_reason_has_a_case() {
         })
         .collect();
     // Those need another state of the tables; `states_without_an_endpoint` has them.
-    let elsewhere = [Reason::Unconfigured, Reason::AdminDown].map(Reason::label);
+    // The last five need policy, and have tests of their own.
+    let elsewhere = [
+        Reason::Unconfigured,
+        Reason::AdminDown,
+        Reason::Policy,
+        Reason::HostClosed,
+        Reason::NoFlow,
+        Reason::UnrelatedError,
+        Reason::FragmentVerdict,
+    ]
+    .map(Reason::label);
     let missing: Vec<_> = Reason::ALL
         .iter()
         .map(|reason| reason.label())

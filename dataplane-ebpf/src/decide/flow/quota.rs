@@ -8,26 +8,28 @@ use crate::abi::{Flow, FlowKey, RingPlace, flow_flags};
 /// How many places are looked at for a new flow.
 const TRIES: usize = 8;
 
-/// Remembers both entries of a flow; `false` when the quota is used up by flows that are alive.
+/// Remembers a flow and notes its place in it; `false` when the quota is used up by flows that are alive.
 #[inline(always)]
-pub(super) fn remember<T: Flows>(tables: &T, key: &FlowKey, flow: Flow, answers: Flow, now: u32) -> bool {
+pub(super) fn remember<T: Flows>(tables: &T, key: &FlowKey, flow: &mut Flow) -> bool {
     // Known already, in whatever state: it keeps its place.
-    let place = match tables.flow(key) {
+    flow.place = match tables.flow(key) {
         Some(old) if old.owner == flow.owner => old.place,
-        _ => match free_place(tables, flow.owner, now) {
+        _ => match free_place(tables, flow.owner, flow.seen) {
             Some(place) => place,
             None => return false,
         },
     };
+    let place = RingPlace { owner: flow.owner, place: flow.place };
+    tables.insert(key, flow) && tables.take_place(&place, key)
+}
+
+/// Makes the answers out of a flow, and remembers them, too.
+#[inline(always)]
+pub(super) fn remember_answers<T: Flows>(tables: &T, key: &FlowKey, flow: &mut Flow) -> bool {
     let reverse = key.reverse(flow.reverse_zone);
-    let kept = tables.insert(key, &Flow { place, ..flow })
-        && tables.insert(&reverse, &Flow { place, ..answers })
-        && tables.take_place(&RingPlace { owner: flow.owner, place }, key);
-    if !kept {
-        tables.remove(key);
-        tables.remove(&reverse);
-    }
-    kept
+    flow.flags = flow.flags & !flow_flags::SEEN | flow_flags::REPLY;
+    flow.reverse_zone = key.zone;
+    tables.insert(&reverse, flow)
 }
 
 /// A place whose flow is gone, or can go.
@@ -38,15 +40,16 @@ fn free_place<T: Flows>(tables: &T, owner: u32, now: u32) -> Option<u32> {
         tries += 1;
         let place = tables.next_place(owner)?;
         let Some(key) = tables.at_place(&RingPlace { owner, place }) else { return Some(place) };
-        let Some(flow) = tables.flow(&key) else { return Some(place) };
+        let Some(flow) = tables.flow(key) else { return Some(place) };
         if flow.owner != owner || flow.place != place {
             return Some(place);
         }
+        let reverse_zone = flow.reverse_zone;
         let matters = flow.flags & (flow_flags::ESTABLISHED | flow_flags::CLOSING) == flow_flags::ESTABLISHED
-            && !is_over(&flow, key.protocol, now);
+            && !is_over(flow, key.protocol, now);
         if !matters {
-            tables.remove(&key);
-            tables.remove(&key.reverse(flow.reverse_zone));
+            tables.remove(key);
+            tables.remove(&key.reverse(reverse_zone));
             return Some(place);
         }
     }

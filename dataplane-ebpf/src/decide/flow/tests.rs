@@ -8,9 +8,9 @@ const OPEN: u32 = 0;
 const CLOSED: u32 = 1;
 
 /// A VM whose policy lets it out and nobody in, and one the other way round.
-const CLIENT: Party = Party::Endpoint { ifindex: 11, slot: 1 };
-const SERVER: Party = Party::Endpoint { ifindex: 12, slot: 2 };
-const SHUT: Party = Party::Endpoint { ifindex: 13, slot: 3 };
+const CLIENT: Party = Party { ifindex: 11, slot: 1 };
+const SERVER: Party = Party { ifindex: 12, slot: 2 };
+const SHUT: Party = Party { ifindex: 13, slot: 3 };
 
 fn tables() -> MemoryPolicies {
     let mut tables = MemoryPolicies { quota: 64, ..MemoryPolicies::default() };
@@ -28,32 +28,28 @@ fn tables() -> MemoryPolicies {
 }
 
 /// A TCP packet with these flags; a port of 0 makes it UDP.
-fn packet(from: Party, to: Party, ports: (u16, u16), tcp_flags: u8) -> Question {
+fn packet(from: Party, to: Party, ports: (u16, u16), tcp_flags: u32) -> Question {
     let address = |party: Party| {
-        let last = match party {
-            Party::Endpoint { slot, .. } => u8::try_from(slot).unwrap(),
-            Party::Host => 0xfe,
-            Party::Outside => 0xff,
-        };
+        let last = if party.is_endpoint() { party.slot as u8 } else { 0xf0 + party.slot as u8 };
         Address::new([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last])
     };
     let protocol = if tcp_flags == 0 { protocol::UDP } else { protocol::TCP };
-    let (source, destination) = (address(from), address(to));
     Question {
-        from,
-        to,
-        subject: Subject { source, destination, protocol, source_port: ports.0, destination_port: ports.1 },
         key: FlowKey {
-            source,
-            destination,
+            source: address(from),
+            destination: address(to),
             source_port: ports.0,
             destination_port: ports.1,
             protocol: u32::from(protocol),
             zone: from.zone(),
             _reserved: 0,
         },
+        from,
+        to,
+        service: u32::from(ports.1),
         tcp_flags,
-        host_is_open: false,
+        flags: 0,
+        fragment: 0,
     }
 }
 
@@ -89,21 +85,22 @@ fn both_ends_are_asked() {
     let tables = tables();
     dropped(&tables, &packet(CLIENT, SHUT, OUT, tcp::SYN), Reason::Policy);
     dropped(&tables, &packet(SHUT, SERVER, OUT, tcp::SYN), Reason::Policy);
-    passes(&tables, &packet(CLIENT, Party::Outside, OUT, 0));
-    passes(&tables, &packet(Party::Outside, SERVER, OUT, 0));
-    dropped(&tables, &packet(Party::Outside, SHUT, OUT, 0), Reason::Policy);
+    passes(&tables, &packet(CLIENT, Party::OUTSIDE, OUT, 0));
+    passes(&tables, &packet(Party::OUTSIDE, SERVER, OUT, 0));
+    dropped(&tables, &packet(Party::OUTSIDE, SHUT, OUT, 0), Reason::Policy);
 }
 
 #[test]
 fn the_host_may_and_is_closed() {
-    let tables = tables();
-    dropped(&tables, &packet(CLIENT, Party::Host, OUT, tcp::SYN), Reason::HostClosed);
-    passes(&tables, &Question { host_is_open: true, ..packet(CLIENT, Party::Host, OUT, tcp::SYN) });
-    passes(&tables, &packet(Party::Host, SHUT, OUT, tcp::SYN));
-    passes(&tables, &packet(SHUT, Party::Host, BACK, tcp::SYN | tcp::ACK));
+    let mut tables = tables();
+    dropped(&tables, &packet(CLIENT, Party::HOST, OUT, tcp::SYN), Reason::HostClosed);
+    tables.host_is_open = true;
+    passes(&tables, &packet(CLIENT, Party::HOST, OUT, tcp::SYN));
+    passes(&tables, &packet(Party::HOST, SHUT, OUT, tcp::SYN));
+    passes(&tables, &packet(SHUT, Party::HOST, BACK, tcp::SYN | tcp::ACK));
     // Also after a change of policy: it was never asked.
     tables.generation.set(1);
-    passes(&tables, &packet(SHUT, Party::Host, BACK, tcp::ACK));
+    passes(&tables, &packet(SHUT, Party::HOST, BACK, tcp::ACK));
 }
 
 #[test]
@@ -163,7 +160,7 @@ fn a_flood_takes_its_own_endpoints_places_and_spares_what_lives() {
     for port in 1..=8 {
         establish((port, 80));
     }
-    passes(&tables, &packet(Party::Outside, SERVER, (7, 7), 0));
+    passes(&tables, &packet(Party::OUTSIDE, SERVER, (7, 7), 0));
     for port in 1000..2000 {
         passes(&tables, &packet(CLIENT, SERVER, (port, 80), tcp::SYN));
     }
@@ -171,7 +168,7 @@ fn a_flood_takes_its_own_endpoints_places_and_spares_what_lives() {
     for port in 1..=8 {
         passes(&tables, &packet(SERVER, CLIENT, (80, port), tcp::ACK));
     }
-    passes(&tables, &packet(SERVER, Party::Outside, (7, 7), 0));
+    passes(&tables, &packet(SERVER, Party::OUTSIDE, (7, 7), 0));
     // With nothing but live flows there is no place for more, which is counted.
     for port in 100..200 {
         establish((port, 81));

@@ -11,10 +11,11 @@ use aya::programs::{ProgramError, ProgramFd, ProgramInfo, SchedClassifier, Xdp};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use dataplane_ebpf::abi::{
-    Address, Advertisement, Counters, Endpoint, NextHopGroup, Owner, Route, Uplink, names,
+    self, Address, Advertisement, Counters, Endpoint, NextHopGroup, Owner, Route, Uplink, names,
 };
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/serval-hooks.o"));
 
@@ -135,6 +136,8 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, FastPathError> {
     let pass_unconfigured = u32::from(request.pass_unconfigured);
     let mut loader = EbpfLoader::new();
     loader.override_global(names::PASS_UNCONFIGURED, &pass_unconfigured, true);
+    let mark = mark();
+    loader.override_global(names::MARK, &mark, true);
     let log_level = trace::level();
     loader.override_global(aya_log::LEVEL, &log_level, true);
     for definition in &definitions {
@@ -157,6 +160,12 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, FastPathError> {
         object.take_map(name).ok_or(FastPathError::Incomplete { kind: "map", name })
     };
     Ok(Loaded { programs, maps: Maps::open(&mut take)?, routes: RouteMaps::open(&mut take)? })
+}
+
+/// See [`names::MARK`]: that of this network namespace, the same after a restart.
+fn mark() -> u32 {
+    let namespace = std::fs::metadata("/proc/thread-self/ns/net").map(|namespace| namespace.ino());
+    namespace.map_or(abi::MARK, |inode| (inode as u32 & 0x7fff).max(1) << 1)
 }
 
 /// What a pinned map must be like to be adopted.

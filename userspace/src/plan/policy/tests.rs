@@ -64,7 +64,9 @@ impl Compiled {
         packet: &Packet,
     ) -> (u32, dataplane_ebpf::decide::policy::Decision) {
         let number = of_direction(self.numbers[name], direction).0;
-        (number, evaluate(&self.tables, number, &subject(packet)))
+        let source = Address::new(packet.source.octets());
+        let destination = Address::new(packet.destination.octets());
+        (number, evaluate(&self.tables, number, &subject(packet, &source, &destination)))
     }
 }
 
@@ -87,19 +89,13 @@ fn tables(classifier: &Classifier) -> MemoryPolicies {
 }
 
 /// A packet as the data plane sees it.
-fn subject(packet: &Packet) -> Subject {
+fn subject<'a>(packet: &Packet, source: &'a Address, destination: &'a Address) -> Subject<'a> {
     let (source_port, destination_port) = match packet.protocol {
         Protocol::ICMP6 => (0, u16::from_be_bytes([packet.icmp.0, packet.icmp.1])),
         protocol if protocol.has_ports() => (packet.source_port, packet.destination_port),
         _ => (0, 0),
     };
-    Subject {
-        source: Address::new(packet.source.octets()),
-        destination: Address::new(packet.destination.octets()),
-        protocol: packet.protocol.0,
-        source_port,
-        destination_port,
-    }
+    Subject { source, destination, protocol: packet.protocol.0, source_port, destination_port }
 }
 
 impl Chain {
