@@ -5,8 +5,9 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use comfy_table::{CellAlignment, Table, TableComponent, presets};
 use nix::sys::signal::{SigSet, Signal};
+use serval_tests::bgp;
 use serval_tests::cloud::{address, endpoint, mac, name, plugged, tap};
-use serval_tests::fabric::{Fabric, WORLD};
+use serval_tests::fabric::{Fabric, ROUTER, WORLD, host_address};
 use serval_tests::guest::{self, KernelGuest};
 use serval_tests::host::{EndpointStatus, Host};
 use serval_tests::leftovers;
@@ -24,6 +25,10 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 /// How many hosts there are.
 const HOSTS: u8 = 2;
+
+/// Numbers of the hosts' and the router's autonomous system.
+const HOSTS_AS: u32 = 64_512;
+const ROUTER_AS: u32 = 65_000;
 
 /// Echo requests between each pair.
 const PINGS: u32 = 5;
@@ -78,14 +83,18 @@ fn tell(arguments: &Arguments) -> Result<()> {
     let vm = if arguments.no_vm { "" } else { ", and a VM in QEMU" };
     println!(
         "Serval on two hosts: on each a guest with a kernel stack of its own behind a virtio-net TAP{vm}.\n\
-         A router joins them to each other and to the world.\n"
+         A router joins them to each other and to the world. Hosts and router tell each other by BGP who is where.\n"
     );
 
     let mut fabric = Fabric::new("demo", HOSTS)?;
+    for host in fabric.hosts() {
+        // The router gives it.
+        host.namespace.ip("-6 route del default")?;
+    }
     for number in 1..=3 - u8::from(arguments.no_vm) {
         fabric.host(host_of(number)).put_endpoint(&endpoint(number))?;
-        fabric.route(address(number), host_of(number))?;
     }
+    bgp::share(&fabric, &leaf(), &bgp::nodes(&fabric, HOSTS))?;
     for number in 1..=HOSTS {
         fabric.take_redirects(number)?;
         let host = fabric.host_mut(number);
@@ -97,12 +106,14 @@ fn tell(arguments: &Arguments) -> Result<()> {
             format!("namespace {namespace}: `serval run` is ready after {} ms", ready.as_millis()),
         );
     }
+    let router = bgp::Router::start(&fabric.router, &router())?;
 
     let first = boot(fabric.host(1), 1, "dhclient", guest::dhclient)?;
     let second = boot(fabric.host(2), 2, "dhcpcd", guest::dhcpcd)?;
     let mut vm = if arguments.no_vm { None } else { Some(boot_vm(fabric.host(host_of(3)))?) };
 
     println!();
+    told(&fabric, &router, arguments)?;
     let guests = [&first.guest, &second.guest];
     for (from, to) in [(1, 2), (2, 1)] {
         let guest = guests[usize::from(from - 1)];
@@ -151,6 +162,56 @@ fn tell(arguments: &Arguments) -> Result<()> {
         );
         stdin().read_line(&mut String::new())?;
     }
+    Ok(())
+}
+
+/// What the hosts' configuration says of BGP: a mesh among themselves, and the router, which gives the default route.
+fn leaf() -> String {
+    format!(
+        "[bird]\nas = {HOSTS_AS}\npeers = [{{ name = 'tor', address = '{ROUTER}', as = {ROUTER_AS}, accept = ['::/0'] }}]\n"
+    )
+}
+
+/// The configuration of the router's BIRD, which an operator writes: it knows the world and listens to the hosts.
+fn router() -> String {
+    let hosts = (1..=HOSTS).map(|number| {
+        format!(
+            "protocol bgp host{number} {{
+               local {ROUTER} as {ROUTER_AS}; neighbor {} as {HOSTS_AS}; direct;
+               connect delay time 1; connect retry time 1;
+               ipv6 {{ import all; export where net = ::/0; }};
+             }}\n",
+            host_address(number)
+        )
+    });
+    format!(
+        "router id 192.0.2.254;
+         protocol device {{ }}
+         protocol direct {{ ipv6; }}
+         protocol kernel {{ ipv6 {{ import none; export where source = RTS_BGP; }}; }}
+         protocol static internet {{ ipv6; route ::/0 via {WORLD}; }}
+         {}",
+        hosts.collect::<String>()
+    )
+}
+
+/// Waits until everybody knows where the VMs are, and says who knows what.
+fn told(fabric: &Fabric, router: &bgp::Router<'_>, arguments: &Arguments) -> Result<()> {
+    let vms = 1..=3 - u8::from(arguments.no_vm);
+    let mut all: Vec<String> = vms.clone().map(|number| format!("{}/128", address(number))).collect();
+    all.sort();
+    router.wait_heard(&all.iter().map(String::as_str).collect::<Vec<_>>())?;
+    say("router", format!("has heard of {} by BGP", all.join(", ")));
+    for host in 1..=HOSTS {
+        let others: Vec<u8> = vms.clone().filter(|number| host_of(*number) != host).collect();
+        for number in &others {
+            fabric.host(host).wait_route(address(*number))?;
+        }
+        fabric.host(host).wait_route("default")?;
+        let names: Vec<String> = others.into_iter().map(name).collect();
+        say(&host_name(host), format!("has heard of {} and the way to the world by BGP", names.join(", ")));
+    }
+    println!();
     Ok(())
 }
 
