@@ -54,8 +54,8 @@ pub trait Tables {
     /// Takes the right to send one multicast answer to that TAP now (RFC 4861 section 6.2.6: one in 3 s).
     fn may_multicast(&self, ifindex: u32) -> bool;
 
-    /// Chooses the device that a frame leaves by which `hook` redirects; `false` when XDP cannot send there. TC is not
-    /// told: the kernel drops the frame when the device is gone.
+    /// Chooses the device that a frame leaves by which `hook` redirects; `false` when XDP cannot send there, and TC is to
+    /// try. TC is not told: the kernel drops the frame when the device is gone.
     fn choose_device(&self, ifindex: u32, hook: Hook) -> bool;
 
     /// Policy counts. Without it all packets pass that the guard lets pass.
@@ -156,10 +156,7 @@ pub fn from_vm<F: Frame, T: Tables>(frame: &mut F, tables: &T, ifindex: u32, hoo
             Action::Reply
         }
         Verdict::Forward(exit) => {
-            if !tables.choose_device(exit.ifindex, hook) {
-                return drop(tables, endpoint.slot, Reason::NoDevice);
-            }
-            if !forward::edit(frame, &exit) {
+            if !tables.choose_device(exit.ifindex, hook) || !forward::edit(frame, &exit) {
                 return pass(tables, endpoint.slot, hook);
             }
             let forwarded = match hook {
@@ -183,11 +180,8 @@ pub fn from_uplink<F: Frame, T: Tables>(frame: &mut F, tables: &T, ifindex: u32,
             cold_path();
             drop(tables, slot, reason)
         }
-        Arrival::Deliver { slot, exit } => {
-            if !tables.choose_device(exit.ifindex, hook) {
-                return drop(tables, slot, Reason::NoDevice);
-            }
-            if !forward::edit(frame, &exit) {
+        Arrival::Deliver(exit) => {
+            if !tables.choose_device(exit.ifindex, hook) || !forward::edit(frame, &exit) {
                 return Action::Pass;
             }
             delivered(tables, &exit, hook);

@@ -25,13 +25,8 @@ pub enum Arrival {
         /// Why.
         reason: Reason,
     },
-    /// It goes to a VM.
-    Deliver {
-        /// Counter slot of that VM.
-        slot: u32,
-        /// The way to it.
-        exit: Exit,
-    },
+    /// It goes to a VM, this way.
+    Deliver(Exit),
 }
 
 /// Decides about a frame that came in on an uplink; edits nothing.
@@ -92,7 +87,7 @@ pub fn decide<F: Frame, T: Tables>(frame: &F, tables: &T, ifindex: u32, hook: Ho
         return Arrival::Host;
     }
     match judge(frame, tables, &packet, Party::OUTSIDE, Party::endpoint(owner.ifindex, owner.slot)) {
-        Ok(()) => Arrival::Deliver { slot: owner.slot, exit },
+        Ok(()) => Arrival::Deliver(exit),
         Err(reason) => {
             cold_path();
             Arrival::Drop { slot: owner.slot, reason }

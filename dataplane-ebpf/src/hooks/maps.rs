@@ -2,7 +2,7 @@
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
-use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_REDIRECT};
+use aya_ebpf::bindings::xdp_action::{XDP_PASS, XDP_REDIRECT};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
@@ -119,7 +119,7 @@ impl Tables for MapTables {
     #[inline(always)]
     fn choose_device(&self, ifindex: u32, hook: Hook) -> bool {
         match hook {
-            Hook::Xdp => DEVICES.redirect(ifindex, u64::from(XDP_DROP)) == Ok(XDP_REDIRECT),
+            Hook::Xdp => DEVICES.redirect(ifindex, u64::from(XDP_PASS)) == Ok(XDP_REDIRECT),
             Hook::Tc => true,
         }
     }

@@ -48,7 +48,7 @@ pub mod group {
     pub const NO_XDP: u32 = 4;
     /// The device's MTU is 1280.
     pub const SMALL: u32 = 5;
-    /// The device is not there.
+    /// XDP has not been told of the device.
     pub const NO_DEVICE: u32 = 6;
     /// The device is the one that the packet came from.
     pub const BACK: u32 = 7;

@@ -69,12 +69,10 @@ fn routes() -> Vec<Case> {
 fn next_hops() -> Vec<Case> {
     let case = |name, group, hop| Case::route(name, by(group).carrying(datagram()), hop);
     let kernel = |name, group| Case::pass(name, by(group).carrying(datagram()));
-    let mut no_device = case("the device of a next hop is gone", group::NO_DEVICE, &NEAR);
-    no_device.xdp = super::Expected::drop(VM_A.slot, Reason::NoDevice);
     vec![
         kernel("a next hop without a MAC", group::UNRESOLVED),
         case("a device that takes nothing from XDP", group::NO_XDP, &NEAR).by_tc(),
-        no_device,
+        case("a device that XDP has not been told of", group::NO_DEVICE, &NEAR).by_tc(),
         kernel("back to where it came from", group::BACK),
         kernel("a group that is not there", group::MISSING),
         case("the first of two takes all", group::FIRST_OF_TWO, &NEAR),

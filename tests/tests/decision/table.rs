@@ -1,12 +1,12 @@
 //! The case table, and states of the tables that need no table.
 
 use crate::runs::{HOOKS, NOWHERE, Question, Seen, in_kernel, on_host, on_kernel, visible};
-use dataplane_ebpf::abi::Reason;
+use dataplane_ebpf::abi::{Counter, Reason};
 use dataplane_ebpf::decide::{Action, Hook};
 use dataplane_ebpf::host::MemoryFrame;
 use serval_tests::cases::{self, Case, Expected, World};
 use serval_tests::program::INGRESS;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[test]
 fn host_build_passes_the_case_table() {
@@ -96,13 +96,22 @@ fn states_without_an_endpoint() {
 }
 
 #[test]
-fn states_without_a_device() {
-    let mut vanished = World::tables(NOWHERE);
-    vanished.devices.clear();
-    for (name, slot) in [("UDP", 1), ("by the default route", 1), ("from afar: UDP", 2)] {
-        let seen = on_host(&vanished, Hook::Xdp, &question(name));
-        assert_eq!(seen.outcome.action, Action::Drop, "{name}");
-        assert_eq!(seen.counted, [((slot, Reason::NoDevice.label()), 1)].into(), "{name}");
+fn xdp_leaves_to_tc_what_it_has_no_device_for() {
+    let mut untold = World::tables(NOWHERE);
+    untold.devices.clear();
+    let deferred = || [((1, Counter::Deferred.label()), 1)].into();
+    for (name, counted) in [
+        ("UDP", deferred()),
+        ("by the default route", deferred()),
+        // Frames of the host's are not counted.
+        ("from afar: UDP", BTreeMap::new()),
+    ] {
+        let question = question(name);
+        let seen = on_host(&untold, Hook::Xdp, &question);
+        assert_eq!((seen.outcome.action, seen.outcome.bytes), (Action::Pass, question.frame.bytes), "{name}");
+        assert_eq!(seen.counted, counted, "{name}");
+        let by_tc = on_host(&untold, Hook::Tc, &self::question(name));
+        assert!(matches!(by_tc.outcome.action, Action::Redirect(_)), "{name}: {:?}", by_tc.outcome.action);
     }
 }
 
