@@ -124,7 +124,8 @@ pub struct Counters {
     pub values: [u64; COUNTER_SLOTS],
 }
 
-const _: () = assert!(Counter::ALL.len() <= DROPPED && Reason::ALL[Reason::ALL.len() - 1].index() < COUNTER_SLOTS);
+const _: () =
+    assert!(Counter::ALL.len() <= DROPPED && Reason::ALL[Reason::ALL.len() - 1].index() < COUNTER_SLOTS);
 
 impl Counter {
     /// Place in [`Counters::values`].
