@@ -1,13 +1,16 @@
 //! Frames and tables in plain memory: what the decision runs on outside the kernel.
 
+mod events;
 mod policy;
 
+pub use events::MemoryEvents;
 pub use policy::MemoryPolicies;
 
 use crate::abi::{
     Address, Advertisement, COUNTER_SLOTS, Counter, Counters, Endpoint, NextHopGroup, Owner, Reason, Route,
     Uplink,
 };
+use crate::decide::event::{self, Told};
 use crate::decide::flow::{self, Question};
 use crate::decide::{Hook, Tables};
 use crate::wire::Frame;
@@ -104,6 +107,8 @@ pub struct MemoryTables {
     pub pass_unconfigured: bool,
     /// Policy and flows, if policy counts (`POLICED`).
     pub policies: Option<MemoryPolicies>,
+    /// What is told of drops by the guard.
+    pub drops: MemoryEvents,
     /// `COUNTERS`.
     pub counters: RefCell<BTreeMap<u32, Counters>>,
 }
@@ -182,6 +187,12 @@ impl Tables for MemoryTables {
         let Some(policies) = &self.policies else { return Ok(()) };
         let mut question = Question::default();
         if fill(&mut question)? { flow::judge(policies, &question) } else { Ok(()) }
+    }
+
+    fn tell_drop(&self, reason: Reason, fill: impl FnOnce(&mut Question)) {
+        let mut question = Question::default();
+        fill(&mut question);
+        event::tell(&self.drops, &question, Told::dropped(reason));
     }
 
     fn pass_unconfigured(&self) -> bool {

@@ -66,11 +66,22 @@ pub fn object() -> Option<PathBuf> {
 impl Programs {
     /// Loads the object into the kernel.
     pub fn load(object: &std::path::Path) -> Self {
+        Self::load_with(object, &[])
+    }
+
+    /// The same, with policy.
+    pub fn load_policed(object: &std::path::Path) -> Self {
+        Self::load_with(object, &[(names::POLICED, 1)])
+    }
+
+    fn load_with(object: &std::path::Path, globals: &[(&'static str, u32)]) -> Self {
+        let mut loader = EbpfLoader::new();
         // As userspace loads it: without the log statements.
-        let mut ebpf = EbpfLoader::new()
-            .override_global("AYA_LOG_LEVEL", &0u8, true)
-            .load_file(object)
-            .expect("the object loads");
+        loader.override_global("AYA_LOG_LEVEL", &0u8, true);
+        for (name, value) in globals {
+            loader.override_global(name, value, true);
+        }
+        let mut ebpf = loader.load_file(object).expect("the object loads");
         for name in [names::TAP_XDP, names::UPLINK_XDP] {
             let program: &mut Xdp = ebpf.program_mut(name).expect(name).try_into().expect("is XDP");
             program.load().unwrap_or_else(|error| panic!("the verifier takes {name}: {error:?}"));
@@ -192,7 +203,8 @@ impl Programs {
         answers.insert(INGRESS, advertisement, 0).expect("answer");
     }
 
-    fn map<'a, M>(&'a mut self, name: &str) -> M
+    /// A map of the object.
+    pub fn map<'a, M>(&'a mut self, name: &str) -> M
     where
         M: TryFrom<&'a mut aya::maps::Map, Error = aya::maps::MapError>,
     {
@@ -218,6 +230,12 @@ fn monotonic_ns() -> u64 {
 }
 
 /// The maps themselves, when a test wants more than [`Programs`] offers.
+impl std::ops::DerefMut for Programs {
+    fn deref_mut(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+}
+
 impl std::ops::Deref for Programs {
     type Target = Ebpf;
 

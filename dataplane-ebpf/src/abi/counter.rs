@@ -143,6 +143,17 @@ impl Reason {
     }
 }
 
+impl Reason {
+    /// Whether policy and flows give this reason, and not the guard.
+    #[inline(always)]
+    pub const fn is_judgement(self) -> bool {
+        matches!(
+            self,
+            Self::Policy | Self::HostClosed | Self::NoFlow | Self::UnrelatedError | Self::FragmentVerdict
+        )
+    }
+}
+
 impl Default for Counters {
     fn default() -> Self {
         Self { values: [0; COUNTER_SLOTS] }

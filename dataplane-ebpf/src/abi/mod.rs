@@ -7,6 +7,7 @@ mod address;
 mod answer;
 mod counter;
 mod endpoint;
+mod event;
 mod flow;
 mod policy;
 mod route;
@@ -15,6 +16,7 @@ pub use address::{Address, Mac};
 pub use answer::{ADVERTISEMENT_CAPACITY, Advertisement};
 pub use counter::{COUNTER_SLOTS, Counter, Counters, Reason};
 pub use endpoint::{Endpoint, Owner, endpoint_flags, owner_flags};
+pub use event::{EVENTS_PER_SECOND, Event, EventBudget, EventControl, NO_STEP, event_flags, event_kinds};
 pub use flow::{Flow, FlowKey, FlowQuota, RingPlace, ZONE_OUTSIDE, flow_flags};
 pub use policy::{
     Chain, ChainPair, End, EndpointPolicy, Identity, NOBODY, PeerKey, SERVICE_PROTOCOL_BITS, ServiceKey,
@@ -97,6 +99,13 @@ pub mod names {
     pub const FLOW_RINGS: &str = "FLOW_RINGS";
     /// Array: counter slot -> [`FlowQuota`](super::FlowQuota).
     pub const FLOW_QUOTAS: &str = "FLOW_QUOTAS";
+
+    /// Ring buffer of [`Event`](super::Event)s.
+    pub const EVENTS: &str = "EVENTS";
+    /// Array of one: [`EventControl`](super::EventControl).
+    pub const EVENT_CONTROL: &str = "EVENT_CONTROL";
+    /// Per-CPU array: counter slot -> [`EventBudget`](super::EventBudget).
+    pub const EVENT_BUDGETS: &str = "EVENT_BUDGETS";
 
     /// Global `u32`, even, 16 bits: `skb->tc_index` of a frame that the fast path itself sends towards a VM, so that the TC
     /// egress hook there does not judge or count it a second time. The index survives a veth, so each host on one kernel

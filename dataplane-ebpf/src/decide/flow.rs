@@ -10,8 +10,9 @@ mod quota;
 #[cfg(test)]
 mod tests;
 
+use super::event::Told;
 use super::policy::{Decision, Subject};
-use crate::abi::{ChainPair, Flow, FlowKey, Reason, RingPlace, ZONE_OUTSIDE, flow_flags};
+use crate::abi::{ChainPair, Flow, FlowKey, Reason, RingPlace, ZONE_OUTSIDE, event_kinds, flow_flags};
 use crate::wire::protocol;
 use core::hint::cold_path;
 
@@ -68,8 +69,8 @@ pub trait Flows {
     /// Counts that a rule decided.
     fn count_rule(&self, counter: u32);
 
-    /// Tells people of a denial, or of what a rule logs.
-    fn tell(&self, chain: u32, question: &Question, decision: &Decision);
+    /// Tells people what became of a packet, if they want to know: in the kernel a function of its own.
+    fn tell(&self, question: &Question, told: Told);
 
     /// [`known`](fn@known): this and those below are functions of their own in the kernel, called one after the other, so
     /// that their stacks do not add up.
@@ -101,9 +102,9 @@ pub struct Change {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Party {
     /// Its TAP, if it is a VM of this host.
-    ifindex: u32,
+    pub(super) ifindex: u32,
     /// Its counter slot, if it is a VM of this host; else one of the two below.
-    slot: u32,
+    pub(super) slot: u32,
 }
 
 impl Party {
@@ -169,6 +170,10 @@ pub mod question_flags {
     pub const FIRST_FRAGMENT: u32 = 4;
     /// It is a later fragment, and the key is that of all fragments of its packet.
     pub const LATER_FRAGMENT: u32 = 8;
+    /// XDP asks.
+    pub const XDP: u32 = 16;
+    /// It is on its way out to a VM, and the kernel has forwarded it.
+    pub const OUT: u32 = 32;
 }
 
 /// Whether a packet may pass. What is remembered of flows is asked first, then policy.
@@ -176,7 +181,10 @@ pub mod question_flags {
 pub fn judge<T: Flows>(tables: &T, question: &Question) -> Result<(), Reason> {
     match tables.known(question, false) {
         known::PASSES => {}
-        found if found >= known::REFUSED => return Err(reason(found - known::REFUSED)),
+        found if found >= known::REFUSED => {
+            cold_path();
+            return Err(refuse(tables, question, reason(found - known::REFUSED)));
+        }
         found => {
             cold_path();
             ask(tables, question, found == known::AGAIN_ANSWER)?;
@@ -194,6 +202,13 @@ pub fn judge<T: Flows>(tables: &T, question: &Question) -> Result<(), Reason> {
         tables.begin_fragments(question);
     }
     Ok(())
+}
+
+/// Tells people of a packet that no step of policy is to blame for.
+#[inline(always)]
+fn refuse<T: Flows>(tables: &T, question: &Question, reason: Reason) -> Reason {
+    tables.tell(question, Told::refused(reason));
+    reason
 }
 
 /// What [`known`](fn@known) finds.
@@ -268,13 +283,17 @@ fn ask<T: Flows>(tables: &T, question: &Question, answer: bool) -> Result<(), Re
     }
     if from.is_endpoint() {
         if to.is_host() && !tables.host_is_open() {
-            return Err(Reason::HostClosed);
+            return Err(refuse(tables, question, Reason::HostClosed));
         }
-        let chains = tables.chains(from.ifindex).ok_or(Reason::Policy)?;
+        let Some(chains) = tables.chains(from.ifindex) else {
+            return Err(refuse(tables, question, Reason::Policy));
+        };
         allows(tables, chains.egress, question, answer)?;
     }
     if to.is_endpoint() {
-        let chains = tables.chains(to.ifindex).ok_or(Reason::Policy)?;
+        let Some(chains) = tables.chains(to.ifindex) else {
+            return Err(refuse(tables, question, Reason::Policy));
+        };
         allows(tables, chains.ingress, question, answer)?;
     }
     Ok(())
@@ -284,10 +303,12 @@ fn ask<T: Flows>(tables: &T, question: &Question, answer: bool) -> Result<(), Re
 fn allows<T: Flows>(tables: &T, chain: u32, question: &Question, answer: bool) -> Result<(), Reason> {
     let decision = tables.evaluate(chain, question, answer);
     tables.count_rule(decision.counter);
-    if decision.logged.is_some() || !decision.allowed {
+    if let Some(step) = decision.logged {
         cold_path();
-        tables.tell(chain, question, &decision);
+        tables.tell(question, Told::of_step(event_kinds::LOGGED, chain, step, answer));
     }
+    let kind = if decision.allowed { event_kinds::ALLOWED } else { event_kinds::DENIED };
+    tables.tell(question, Told::of_step(kind, chain, decision.step, answer));
     if decision.allowed { Ok(()) } else { Err(Reason::Policy) }
 }
 

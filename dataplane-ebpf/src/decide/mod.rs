@@ -8,6 +8,7 @@
 
 pub mod answer;
 pub mod discovery;
+pub mod event;
 pub mod flow;
 pub mod forward;
 pub mod guard;
@@ -64,6 +65,9 @@ pub trait Tables {
     /// [`flow::judge`] of the question that `fill` writes, if it says that there is one. Where it is written is not on
     /// the stack, of which a program in the kernel has little.
     fn judge(&self, fill: impl FnOnce(&mut Question) -> Result<bool, Reason>) -> Result<(), Reason>;
+
+    /// Tells people of a packet that the guard dropped, if they want to know; `fill` writes what is known of it.
+    fn tell_drop(&self, reason: Reason, fill: impl FnOnce(&mut Question));
 
     /// IPv6 frames of an interface without an endpoint pass instead of being dropped.
     fn pass_unconfigured(&self) -> bool;
@@ -137,6 +141,7 @@ pub fn from_vm<F: Frame, T: Tables>(frame: &mut F, tables: &T, ifindex: u32, hoo
         Verdict::Pass => pass(tables, endpoint.slot, hook),
         Verdict::Drop(reason) => {
             cold_path();
+            event::tell_drop(frame, tables, Party::endpoint(ifindex, endpoint.slot), Party::OUTSIDE, reason);
             drop(tables, endpoint.slot, reason)
         }
         Verdict::AnswerNeighbour(answer) => {
@@ -240,7 +245,8 @@ pub fn decide<'t, F: Frame, T: Tables>(
     let judged = if hook == Hook::Xdp && !destination.exit.is_some() {
         Ok(())
     } else {
-        judge(frame, tables, &packet, Party::endpoint(ifindex, endpoint.slot), destination.to)
+        let from = Party::endpoint(ifindex, endpoint.slot);
+        judge(frame, tables, &packet, from, destination.to, Place::In(hook))
     };
     match judged {
         Err(reason) => {
@@ -252,6 +258,15 @@ pub fn decide<'t, F: Frame, T: Tables>(
     }
 }
 
+/// Where policy is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Where the packet came in.
+    In(Hook),
+    /// Where the kernel sends it out to a VM.
+    Out,
+}
+
 /// Asks policy about a packet, if it counts.
 #[inline(always)]
 fn judge<F: Frame, T: Tables>(
@@ -260,13 +275,22 @@ fn judge<F: Frame, T: Tables>(
     packet: &guard::Packet,
     from: Party,
     to: Party,
+    place: Place,
 ) -> Result<(), Reason> {
     if !tables.is_policed() {
         return Ok(());
     }
     tables.judge(
         #[inline(always)]
-        |question| question::about(frame, packet, from, to, question),
+        |question| {
+            let asked = question::about(frame, packet, from, to, question);
+            question.flags |= match place {
+                Place::In(Hook::Xdp) => flow::question_flags::XDP,
+                Place::In(Hook::Tc) => 0,
+                Place::Out => flow::question_flags::OUT,
+            };
+            asked
+        },
     )
 }
 
@@ -321,7 +345,7 @@ fn deliver<F: Frame, T: Tables>(
             None => Party::OUTSIDE,
         },
     };
-    judge(frame, tables, &packet, from, Party::endpoint(ifindex, endpoint.slot))
+    judge(frame, tables, &packet, from, Party::endpoint(ifindex, endpoint.slot), Place::Out)
 }
 
 /// Counts a frame that is handed on.

@@ -8,7 +8,7 @@
 use super::flow::Party;
 use super::forward::{Exit, to_owner};
 use super::guard::{Packet, chain, has_upper_layer, is_gateway};
-use super::{Hook, Tables, judge, offload};
+use super::{Hook, Place, Tables, judge, offload};
 use crate::abi::{Address, Reason};
 use crate::wire::{Fragment, Frame, Headers, L4_OFFSET, ethertype};
 use core::hint::cold_path;
@@ -86,7 +86,8 @@ pub fn decide<F: Frame, T: Tables>(frame: &F, tables: &T, ifindex: u32, hook: Ho
     if !exit.is_some() || hook == Hook::Xdp && !offload::is_complete(frame, &packet) {
         return Arrival::Host;
     }
-    match judge(frame, tables, &packet, Party::OUTSIDE, Party::endpoint(owner.ifindex, owner.slot)) {
+    let to = Party::endpoint(owner.ifindex, owner.slot);
+    match judge(frame, tables, &packet, Party::OUTSIDE, to, Place::In(hook)) {
         Ok(()) => Arrival::Deliver(exit),
         Err(reason) => {
             cold_path();

@@ -10,9 +10,11 @@ use aya_ebpf::maps::{Array, DevMapHash, HashMap, PerCpuArray};
 use dataplane_ebpf::abi::{
     Address, Advertisement, COUNTER_SLOTS, Counters, Endpoint, NextHopGroup, Owner, Reason, Route, Uplink,
 };
+use dataplane_ebpf::decide::event::Told;
 use dataplane_ebpf::decide::flow::{self, Question};
 use dataplane_ebpf::decide::{Hook, Tables};
 
+use crate::events;
 use crate::policy::{POLICED, PolicyTables, QUESTION};
 
 const ENDPOINTS_DEFAULT: u32 = 1024;
@@ -135,6 +137,15 @@ impl Tables for MapTables {
         // SAFETY: the value is this CPU's, and no program runs within another.
         let question = unsafe { &mut *question };
         if fill(question)? { flow::judge(&PolicyTables, question) } else { Ok(()) }
+    }
+
+    #[inline(always)]
+    fn tell_drop(&self, reason: Reason, fill: impl FnOnce(&mut Question)) {
+        let Some(question) = QUESTION.get_ptr_mut(0) else { return };
+        // SAFETY: as for `judge`.
+        let question = unsafe { &mut *question };
+        fill(question);
+        events::tell(question, Told::dropped(reason));
     }
 
     #[inline(always)]

@@ -11,8 +11,11 @@ use dataplane_ebpf::abi::{
     Address, Chain, ChainPair, EndpointPolicy, Flow, FlowKey, FlowQuota, Identity, NOBODY, PeerKey, Reason,
     RingPlace, ServiceKey, Step, StepKey, Steps, Vector,
 };
+use dataplane_ebpf::decide::event::Told;
 use dataplane_ebpf::decide::flow::{self, Change, Flows, Question, known};
 use dataplane_ebpf::decide::policy::{self, Decision, LongSteps, Policies};
+
+use crate::events;
 
 const ENDPOINTS_DEFAULT: u32 = 1024;
 const FLOWS_DEFAULT: u32 = 1 << 20;
@@ -100,7 +103,7 @@ pub extern "C" fn policy_evaluate(chain: u32, question: *const Question, answer:
 
 /// The verifier takes a pointer that a function is called with for one that may be null.
 #[inline(always)]
-fn question_at<'a>(question: *const Question) -> Option<&'a Question> {
+pub fn question_at<'a>(question: *const Question) -> Option<&'a Question> {
     // SAFETY: callers hand over a question of theirs that lives until the function returns; the verifier checks that it is
     // memory of this size.
     unsafe { question.as_ref() }
@@ -268,7 +271,9 @@ impl Flows for PolicyTables {
     }
 
     #[inline(always)]
-    fn tell(&self, _chain: u32, _question: &Question, _decision: &Decision) {}
+    fn tell(&self, question: &Question, told: Told) {
+        events::tell(question, told);
+    }
 
     #[inline(always)]
     fn known(&self, question: &Question, asked: bool) -> u32 {

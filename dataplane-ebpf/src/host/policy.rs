@@ -1,9 +1,11 @@
 //! Compiled policy and flows in plain memory.
 
+use super::MemoryEvents;
 use crate::abi::{
     Address, Chain, ChainPair, Flow, FlowKey, Identity, NOBODY, PeerKey, RingPlace, SERVICE_PROTOCOL_BITS,
     ServiceKey, Step, StepKey, Steps, Vector,
 };
+use crate::decide::event::{self, Told};
 use crate::decide::flow::{self, Change, Flows, Question};
 use crate::decide::policy::{self, Decision, LongSteps, Policies};
 use std::cell::{Cell, RefCell};
@@ -44,6 +46,8 @@ pub struct MemoryPolicies {
     pub pressure: RefCell<BTreeMap<u32, u64>>,
     /// `RULE_COUNTERS`.
     pub rules: RefCell<BTreeMap<u32, u64>>,
+    /// What is told.
+    pub events: MemoryEvents,
 }
 
 impl Policies for MemoryPolicies {
@@ -148,7 +152,9 @@ impl Flows for MemoryPolicies {
         *self.rules.borrow_mut().entry(counter).or_default() += 1;
     }
 
-    fn tell(&self, _chain: u32, _question: &Question, _decision: &Decision) {}
+    fn tell(&self, question: &Question, told: Told) {
+        event::tell(&self.events, question, told);
+    }
 
     fn known(&self, question: &Question, asked: bool) -> u32 {
         flow::known(self, question, asked)

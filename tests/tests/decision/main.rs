@@ -2,6 +2,7 @@
 //! Then the same for frames that nobody thought of, and for many flows over several next hops: both must agree.
 
 mod any_frame;
+mod events;
 mod next_hops;
 mod runs;
 mod table;

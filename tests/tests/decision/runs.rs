@@ -6,6 +6,7 @@ use serval_tests::cases::{Case, Devices, World};
 use serval_tests::netns::Namespace;
 use serval_tests::program::{INGRESS, Origin, Outcome, Programs, object, veth_pair};
 use std::collections::BTreeMap;
+use std::path::Path;
 
 pub const HOOKS: [Hook; 2] = [Hook::Xdp, Hook::Tc];
 
@@ -63,6 +64,11 @@ pub fn on_kernel(programs: &mut Programs, hook: Hook, question: &Question) -> Se
 
 /// Runs `test` with the loaded programs and the tables that fill their maps, in a namespace with the receivers' devices.
 pub fn in_kernel(test: impl FnOnce(&mut Programs, &MemoryTables) + Send) {
+    in_kernel_with(Programs::load, test);
+}
+
+/// The same with programs that are loaded by `load`.
+pub fn in_kernel_with(load: fn(&Path) -> Programs, test: impl FnOnce(&mut Programs, &MemoryTables) + Send) {
     if let Some(reason) = serval_tests::unavailable() {
         eprintln!("skipped: {reason}");
         return;
@@ -77,7 +83,7 @@ pub fn in_kernel(test: impl FnOnce(&mut Programs, &MemoryTables) + Send) {
             let (b, c) = veth_pair("serval-b", "serval-c");
             let (uplink, _) = veth_pair("serval-up", "serval-router");
             let tables = World::tables(Devices { b, c, uplink });
-            let mut programs = Programs::load(&object);
+            let mut programs = load(&object);
             programs.fill(&tables);
             test(&mut programs, &tables);
             Ok(())
