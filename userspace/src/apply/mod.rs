@@ -4,4 +4,5 @@ pub mod bird;
 pub mod fastpath;
 pub mod kernel;
 pub mod links;
+pub mod nftables;
 pub mod routes;

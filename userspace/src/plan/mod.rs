@@ -7,6 +7,7 @@ pub mod bird;
 mod claims;
 mod host;
 mod network;
+pub mod nftables;
 pub mod policy;
 mod uplinks;
 

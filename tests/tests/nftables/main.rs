@@ -1,0 +1,6 @@
+//! The guard and the policy as nftables rules, shown by real frames through TAPs of a host without BPF.
+
+mod flows;
+mod rig;
+mod rules;
+mod table;

@@ -1,0 +1,153 @@
+//! A host that forwards by its kernel alone, TAPs of VMs, and the rules that are made of documents.
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use serval::apply::nftables::Nftables;
+use serval::plan::nftables::{self, Ruleset};
+use serval::plan::policy::policies;
+use serval::plan::{self, HostFacts, LinkFacts};
+use serval::resource::Resources;
+use serval::resource::document::{Content, Format, parse};
+use serval_tests::frame::{Frame, GATEWAY_MAC, Ipv6, Mac, Payload, addresses, mac_text};
+use serval_tests::guest::RawGuest;
+use serval_tests::netns::Namespace;
+use serval_tests::tap::Options;
+use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Node of the endpoints whose TAPs are here.
+pub const NODE: &str = "here";
+/// The TAP that leads to everybody else.
+pub const UPLINK: &str = "up0";
+/// MAC of the router there.
+const ROUTER_MAC: Mac = [0x02, 0, 0, 0, 0, 0xfe];
+
+/// The host.
+pub struct Rig {
+    pub host: Arc<Namespace>,
+    pub nftables: Nftables,
+    taps: BTreeMap<String, RawGuest>,
+    host_is_open: bool,
+}
+
+impl Rig {
+    /// A host with an uplink and TAPs, without rules.
+    pub fn new(label: &str, taps: &[(&str, Mac)]) -> Result<Self> {
+        let host = Arc::new(Namespace::new(label)?);
+        host.set_sysctl("net/ipv6/conf/all/forwarding", 1)?;
+        host.set_sysctl("net/ipv6/conf/default/accept_dad", 0)?;
+        // A busy machine must not forget what a test has said before.
+        for timeout in ["udp_timeout", "udp_timeout_stream", "icmpv6_timeout", "tcp_timeout_syn_sent"] {
+            host.set_sysctl(&format!("net/netfilter/nf_conntrack_{timeout}"), 3600)?;
+        }
+        let mut rig =
+            Self { host, nftables: Nftables::default(), taps: BTreeMap::new(), host_is_open: false };
+        for (tap, mac) in taps.iter().chain([&(UPLINK, ROUTER_MAC)]) {
+            let guest = RawGuest::new(&rig.host, tap, *mac, Options::default())?;
+            rig.taps.insert((*tap).to_owned(), guest);
+        }
+        rig.host.ip(&format!(
+            "neighbour add fe80::1 lladdr {} dev {UPLINK} nud permanent",
+            mac_text(ROUTER_MAC)
+        ))?;
+        rig.host.ip(&format!("-6 route add default via fe80::1 dev {UPLINK}"))?;
+        Ok(rig)
+    }
+
+    /// VMs may talk to the host.
+    pub fn open_host(&mut self) {
+        self.host_is_open = true;
+    }
+
+    /// Leads an address to a TAP, as the daemon's routes and neighbours do.
+    pub fn route(&self, address: Ipv6Addr, tap: &str) -> Result<()> {
+        let mac = mac_text(self.tap(tap)?.mac);
+        self.host.ip(&format!("-6 route replace {address}/128 dev {tap}"))?;
+        self.host.ip(&format!("neighbour replace {address} lladdr {mac} dev {tap} nud permanent"))?;
+        Ok(())
+    }
+
+    /// The rules for these resources.
+    pub fn ruleset(&self, resources: &Resources) -> Result<Ruleset> {
+        let mut facts = HostFacts::default();
+        for name in self.taps.keys() {
+            let link = LinkFacts {
+                ifindex: self.host.ifindex(name)?.context("the TAP is there")?,
+                mac: Some(mac_text(GATEWAY_MAC).parse()?),
+                mtu: 1500,
+                admin_up: true,
+                carrier: true,
+                tap: true,
+            };
+            facts.links.insert(name.clone(), link);
+        }
+        let plan = plan::plan(resources, &facts, plan::Settings { node: NODE, tap_prefix: "tap" });
+        let settings = nftables::Settings { tap_prefix: "tap", host_is_open: self.host_is_open };
+        Ok(nftables::ruleset(&policies(resources, NODE), &plan, settings))
+    }
+
+    /// Has the kernel judge by these resources from now on.
+    pub fn load(&mut self, resources: &Resources) -> Result<()> {
+        let ruleset = self.ruleset(resources)?;
+        let nftables = &mut self.nftables;
+        self.host.enter(|| nftables.apply(&ruleset).with_context(|| format!("{ruleset:?}")))?;
+        Ok(())
+    }
+
+    /// The TAP.
+    pub fn tap(&self, name: &str) -> Result<&RawGuest> {
+        self.taps.get(name).with_context(|| format!("no TAP {name}"))
+    }
+
+    /// Sends a frame from a TAP; the TAPs where IPv6 frames between its addresses came out, and those frames. The kernel
+    /// has decided when the frame is written: it goes all the way within the system call.
+    pub fn send(&self, from: &str, frame: &Frame) -> Result<Vec<(String, Vec<u8>)>> {
+        let ends = addresses(&frame.bytes);
+        self.tap(from)?.send(frame)?;
+        let mut out = Vec::new();
+        for (name, tap) in &self.taps {
+            let frames = tap.drain()?.into_iter().filter(|frame| addresses(frame) == ends);
+            out.extend(frames.map(|frame| (name.clone(), frame)));
+        }
+        Ok(out)
+    }
+
+    /// Sends a frame, and wants it to come out of a TAP, or nowhere.
+    pub fn expect(&self, what: &str, from: &str, frame: &Frame, to: Option<&str>) -> Result<()> {
+        let out = self.send(from, frame)?;
+        let out: Vec<_> = out.iter().map(|(name, _)| name.as_str()).collect();
+        ensure!(out == to.into_iter().collect::<Vec<_>>(), "{what}: from {from}, came out at {out:?}");
+        Ok(())
+    }
+
+    /// Headers of what the VM, or the router, behind a TAP sends.
+    pub fn headers(&self, tap: &str, source: Ipv6Addr, destination: Ipv6Addr) -> Result<Ipv6> {
+        Ok(Ipv6 { source, destination, ..Ipv6::new(self.tap(tap)?.mac, GATEWAY_MAC) })
+    }
+
+    /// A frame from a TAP.
+    pub fn frame(&self, tap: &str, ends: (Ipv6Addr, Ipv6Addr), payload: Payload) -> Result<Frame> {
+        Ok(self.headers(tap, ends.0, ends.1)?.carrying(payload))
+    }
+}
+
+/// The resources that these documents describe.
+pub fn resources(documents: &str) -> Result<Resources> {
+    let mut resources = Resources::default();
+    let parsed = parse(Path::new("test.yaml"), Format::Yaml, documents.as_bytes());
+    for document in parsed.map_err(|problem| anyhow!("{problem}"))? {
+        match document.content {
+            Content::Resource(resource) => resources.insert(*resource),
+            other => bail!("{other:?}: {:?}", document.problems),
+        }
+    }
+    Ok(resources)
+}
+
+/// The document of a global policy.
+pub fn global(name: &str, spec: &str) -> String {
+    format!(
+        "---\napiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {{name: {name}}}\nspec: {spec}\n"
+    )
+}

@@ -1,0 +1,235 @@
+//! Where packets meet the rules: who may send this (`decide::guard`), what VMs may say to the host, and whose policy is
+//! asked about what is forwarded, in the order of `decide::flow`.
+
+use super::steps::{View, name};
+use super::{GENERATION_MASK, Settings, Text, list};
+use crate::plan::Attached;
+use crate::resource::InterfaceName;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The name of an empty chain, before the number of the rules' generation.
+pub(super) const GENERATION_CHAIN: &str = "generation_";
+
+/// Before fragments are put together (`NF_IP6_PRI_CONNTRACK_DEFRAG` is -400): nobody adds to another's fragments.
+const BEFORE_DEFRAGMENTATION: i32 = -450;
+
+/// All that the hooks speak of.
+pub(super) struct Hooks<'a> {
+    pub taps: Vec<Tap<'a>>,
+    pub blocked: &'a BTreeMap<u32, InterfaceName>,
+    pub settings: Settings<'a>,
+}
+
+/// An endpoint's TAP.
+pub(super) struct Tap<'a> {
+    pub attached: &'a Attached,
+    /// `None`: nothing is known of its policy, and nothing gets through.
+    pub chains: Option<Chains>,
+}
+
+/// Numbers of an endpoint's chains.
+pub(super) struct Chains {
+    pub ingress: usize,
+    pub egress: usize,
+}
+
+/// Writes maps, sets and chains.
+pub(super) fn render(hooks: &Hooks<'_>, text: &mut Text) {
+    let Hooks { taps, blocked, settings } = hooks;
+    let (taps, nameless): (Vec<_>, Vec<_>) =
+        taps.iter().partition(|tap| is_writable(tap.attached.interface.as_str()));
+    let closed: BTreeSet<u32> =
+        nameless.iter().map(|tap| tap.attached.ifindex).chain(blocked.keys().copied()).collect();
+    tables(&taps, text);
+    guard(&closed, settings.tap_prefix, text);
+    to_host(settings.host_is_open, text);
+    forwarded(&closed, settings.tap_prefix, text);
+}
+
+/// Who is who.
+fn tables(taps: &[&Tap<'_>], text: &mut Text) {
+    let quoted = |tap: &Tap<'_>| format!("\"{}\"", tap.attached.interface);
+    let set = |text: &mut Text, head: &str, kind: &str, elements: Vec<String>| {
+        let mut lines = vec![kind.to_owned()];
+        if !elements.is_empty() {
+            lines.push(format!("elements = {{ {} }}", elements.join(", ")));
+        }
+        text.block(head, lines);
+    };
+    let each = |element: &dyn Fn(&Tap<'_>) -> Vec<String>| -> Vec<String> {
+        taps.iter().flat_map(|tap| element(tap)).collect()
+    };
+
+    set(text, "set endpoints", "type ifname", each(&|tap| vec![quoted(tap)]));
+    let macs = |tap: &Tap<'_>| vec![format!("{} . {}", quoted(tap), tap.attached.mac)];
+    set(text, "set macs", "typeof iifname . ether saddr", each(&macs));
+    let with = "typeof iifname . ip6 saddr";
+    let sources = |tap: &Tap<'_>| -> Vec<String> {
+        let own = tap.attached.addresses.iter().map(|address| address.get()).collect::<BTreeSet<_>>();
+        own.into_iter().map(|address| format!("{} . {address}", quoted(tap))).collect()
+    };
+    set(text, "set sources", with, each(&sources));
+    let gateways = |tap: &Tap<'_>| -> Vec<String> {
+        let configured = tap.attached.gateways.iter().map(|address| address.get());
+        let all: BTreeSet<_> = configured.chain([tap.attached.gateway]).collect();
+        all.into_iter().map(|address| format!("{} . {address}", quoted(tap))).collect()
+    };
+    set(text, "set gateways", with, each(&gateways));
+
+    let map = |text: &mut Text, map: &str, number: fn(&Chains) -> usize, view: View| {
+        let verdict = |tap: &Tap<'_>| {
+            let chain = tap.chains.as_ref().map(|chains| name(number(chains), view));
+            let verdict = chain.map_or("drop".to_owned(), |chain| format!("jump {chain}"));
+            vec![format!("{} : {verdict}", quoted(tap))]
+        };
+        set(text, &format!("map {map}"), "type ifname : verdict", each(&verdict));
+    };
+    map(text, "egress", |chains| chains.egress, View::Packet);
+    map(text, "ingress", |chains| chains.ingress, View::Packet);
+    map(text, "egress_answer", |chains| chains.egress, View::Answer);
+    map(text, "ingress_answer", |chains| chains.ingress, View::Answer);
+}
+
+/// The VM uses its own MAC and addresses, and plays neither router nor DHCPv6 server.
+fn guard(closed: &BTreeSet<u32>, tap_prefix: &str, text: &mut Text) {
+    let mut lines = base("prerouting", &BEFORE_DEFRAGMENTATION.to_string());
+    lines.push("iifname @endpoints goto from_vm".to_owned());
+    lines.extend(closing("iif", closed, tap_prefix));
+    text.block("chain guard", lines);
+
+    let fixed = |lines: &[&str]| -> Vec<String> { lines.iter().map(|line| (*line).to_owned()).collect() };
+    text.block(
+        "chain from_vm",
+        fixed(&[
+            "iifname . ether saddr != @macs counter drop comment \"source MAC\"",
+            "ip6 daddr { ::, ::1, ::ffff:0:0/96 } counter drop comment \"destination address\"",
+            "jump upper_layer",
+            "iifname . ip6 saddr @gateways counter drop comment \"gateway spoof\"",
+            "ip6 saddr fe80::/10 accept",
+            "ip6 saddr :: ip6 daddr ff00::/8 icmpv6 type { 131, 132, 133, 135, 143 } accept",
+            "iifname . ip6 saddr @sources accept",
+            "counter drop comment \"source address\"",
+        ]),
+    );
+    // Once more when fragments are put together: only then is all of the packet to be seen.
+    let mut lines = base("prerouting", "raw");
+    lines.push("iifname @endpoints jump whole_packet".to_owned());
+    text.block("chain guard_whole", lines);
+    text.block(
+        "chain whole_packet",
+        fixed(&[
+            "exthdr frag exists counter drop comment \"fragment in a fragment\"",
+            "jump upper_layer",
+            // Whatever the last bytes of the header are: they can be read.
+            "meta l4proto 6 @th,144,16 0-65535 return",
+            "meta l4proto { 17, 58 } @th,48,16 0-65535 return",
+            "meta l4proto != { 6, 17, 58 } return",
+            "counter drop comment \"malformed\"",
+        ]),
+    );
+    text.block(
+        "chain upper_layer",
+        fixed(&[
+            "exthdr hbh exists ip6 nexthdr != 0 counter drop comment \"header chain\"",
+            "rt type 0 counter drop comment \"routing header\"",
+            "icmpv6 type 134 counter drop comment \"router advertisement\"",
+            "icmpv6 type 137 counter drop comment \"redirect\"",
+            "udp sport 547 counter drop comment \"DHCPv6 server\"",
+            "udp dport 546 counter drop comment \"DHCPv6 server\"",
+            // Where whoever looks only at the first header does not see it; RFC 6980 forbids fragments.
+            "icmpv6 type { 133, 135, 136 } ip6 nexthdr != 58 counter drop comment \"hidden discovery\"",
+        ]),
+    );
+}
+
+/// What VMs say to the host. What the host says to them is never judged.
+fn to_host(is_open: bool, text: &mut Text) {
+    let mut lines = base("input", "filter");
+    lines.push("iifname @endpoints goto to_host".to_owned());
+    text.block("chain input", lines);
+
+    let mut lines: Vec<String> = [
+        // Multicast listeners (RFC 3810), router and neighbour discovery, DHCPv6, DNS: what every VM needs.
+        "icmpv6 type { 130, 131, 132, 143, 133, 135, 136 } accept",
+        "udp sport 546 udp dport 547 accept",
+        "udp dport 53 accept",
+        "icmpv6 type 0-127 ct state related accept",
+        "icmpv6 type 0-127 counter drop comment \"error about nothing\"",
+        // The host has begun it, which nothing forbids.
+        "ct state established ct direction reply accept",
+    ]
+    .map(str::to_owned)
+    .into();
+    if is_open {
+        lines.extend(known_flows());
+        lines.push("iifname vmap @egress".to_owned());
+        lines.push(remember());
+        lines.push("accept".to_owned());
+    } else {
+        lines.push("counter drop comment \"host closed\"".to_owned());
+    }
+    text.block("chain to_host", lines);
+}
+
+/// What is forwarded from or to VMs.
+fn forwarded(closed: &BTreeSet<u32>, tap_prefix: &str, text: &mut Text) {
+    let mut lines = base("forward", "filter");
+    lines.push("oifname @endpoints goto judge".to_owned());
+    lines.extend(closing("oif", closed, tap_prefix));
+    lines.push("iifname @endpoints goto judge".to_owned());
+    text.block("chain forward", lines);
+
+    let mut lines = vec![
+        "icmpv6 type 0-127 ct state related accept".to_owned(),
+        "icmpv6 type 0-127 counter drop comment \"error about nothing\"".to_owned(),
+        // No flow: asked about each time.
+        "icmpv6 type != { 128, 129 } goto ask".to_owned(),
+        // Whoever answers has no right to begin another connection between the same ports.
+        "tcp flags & (syn | ack) == syn ct direction reply goto ask".to_owned(),
+    ];
+    lines.extend(known_flows());
+    lines.push("ct state established ct direction reply goto ask_about_first".to_owned());
+    lines.push("goto ask".to_owned());
+    text.block("chain judge", lines);
+
+    let asked = |egress: &str, ingress: &str| {
+        vec![egress.to_owned(), ingress.to_owned(), remember(), "accept".to_owned()]
+    };
+    text.block("chain ask", asked("iifname vmap @egress", "oifname vmap @ingress"));
+    // An answer, allowed under a policy that is no more: whoever gets it has begun the flow.
+    text.block("chain ask_about_first", asked("oifname vmap @egress_answer", "iifname vmap @ingress_answer"));
+}
+
+/// Flows that this policy has allowed pass; what cannot belong to a flow does not. Conntrack knows no flow of ICMPv6 but
+/// that of an echo, and none of SCTP whose beginning it has not seen: of those, policy is asked.
+fn known_flows() -> [String; 2] {
+    [
+        format!("ct state established ct mark & {GENERATION_MASK:#x} == $judged accept"),
+        "meta l4proto != { 58, 132 } ct state invalid counter drop comment \"no flow\"".to_owned(),
+    ]
+}
+
+fn remember() -> String {
+    format!("ct mark set ct mark & {:#x} | $judged", !GENERATION_MASK)
+}
+
+fn base(hook: &str, priority: &str) -> Vec<String> {
+    vec![format!("type filter hook {hook} priority {priority}; policy accept;")]
+}
+
+/// Drops what comes from, or goes to, TAPs without a complete configuration.
+fn closing(by: &str, closed: &BTreeSet<u32>, tap_prefix: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    if is_writable(tap_prefix) {
+        lines.push(format!("{by}name \"{tap_prefix}*\" counter drop comment \"TAP without endpoint\""));
+    }
+    if !closed.is_empty() {
+        lines.push(format!("{by} {{ {} }} counter drop comment \"TAP without endpoint\"", list(closed)));
+    }
+    lines
+}
+
+/// Whether nft reads such a name as it is: in its quotes there is no way to write a quote, and a star means more than one.
+fn is_writable(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-+@".contains(&byte))
+}
