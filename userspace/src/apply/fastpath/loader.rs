@@ -27,6 +27,8 @@ const SPARE_ADDRESSES: u32 = 64;
 const UPLINKS: u32 = 64;
 /// Most different sets of next hops. A route by one more is the kernel's.
 pub const NEXT_HOP_GROUPS: u32 = 16_384;
+/// How often a program is loaded when signals interrupt the verifier.
+const LOAD_ATTEMPTS: usize = 5;
 /// Length of a prefix, before its address.
 const PREFIX_KEY: usize = size_of::<u32>() + size_of::<Address>();
 
@@ -228,14 +230,32 @@ impl Definition {
 
 fn load_xdp(object: &mut Ebpf, name: &'static str) -> Result<Program, FastPathError> {
     let program: &mut Xdp = program(object, name)?;
-    program.load().map_err(program_error(name))?;
+    uninterrupted(|| program.load(), is_interrupted).map_err(program_error(name))?;
     keep(program.fd(), program.info(), name)
 }
 
 fn load_classifier(object: &mut Ebpf, name: &'static str) -> Result<Program, FastPathError> {
     let program: &mut SchedClassifier = program(object, name)?;
-    program.load().map_err(program_error(name))?;
+    uninterrupted(|| program.load(), is_interrupted).map_err(program_error(name))?;
     keep(program.fd(), program.info(), name)
+}
+
+/// The verifier gives up with EAGAIN when a signal comes for its thread; it is asked again as often as libbpf does.
+fn uninterrupted<E>(
+    mut load: impl FnMut() -> Result<(), E>,
+    interrupted: impl Fn(&E) -> bool,
+) -> Result<(), E> {
+    for _ in 1..LOAD_ATTEMPTS {
+        match load() {
+            Err(error) if interrupted(&error) => {}
+            ended => return ended,
+        }
+    }
+    load()
+}
+
+fn is_interrupted(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::LoadError { io_error, .. } if io_error.raw_os_error() == Some(libc::EAGAIN))
 }
 
 fn program<'a, P>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, FastPathError>
@@ -323,6 +343,23 @@ mod tests {
         assert_eq!(end_of("one\ntwo\n"), "one\ntwo");
         let long: String = (0..100).map(|n| format!("{n}: r0 = 0\n")).collect();
         assert!(end_of(&long).starts_with("88: ") && end_of(&long).ends_with("99: r0 = 0"));
+    }
+
+    #[test]
+    fn an_interrupted_load_is_tried_again_and_a_refused_one_is_not() {
+        let attempts = |interruptions: usize, then: Result<(), &'static str>| {
+            let mut count = 0;
+            let load = || {
+                count += 1;
+                if count <= interruptions { Err("interrupted") } else { then }
+            };
+            let ended = uninterrupted(load, |error| *error == "interrupted");
+            (ended, count)
+        };
+        assert_eq!(attempts(0, Ok(())), (Ok(()), 1));
+        assert_eq!(attempts(LOAD_ATTEMPTS - 1, Ok(())), (Ok(()), LOAD_ATTEMPTS));
+        assert_eq!(attempts(LOAD_ATTEMPTS, Ok(())), (Err("interrupted"), LOAD_ATTEMPTS));
+        assert_eq!(attempts(1, Err("refused")), (Err("refused"), 2));
     }
 
     #[test]
