@@ -7,7 +7,9 @@ use serval_tests::host::PATIENCE;
 use serval_tests::require_rig;
 use serval_tests::stream::Stream;
 use serval_tests::tap::Offloads;
+use serval_tests::traffic::ping;
 use serval_tests::wait::eventually;
+use std::time::Duration;
 
 /// Datagrams a second, and how many come through between two looks.
 const RATE: u32 = 2_000;
@@ -36,6 +38,11 @@ fn next_hops_outlive_their_neighbour_entries_without_loss() -> Result<()> {
     let to = format!("{}/128", address(2));
     eventually("the route by a known next hop", PATIENCE, || {
         Ok(host.route(&to)?.filter(|route| route.usable() == (1, 1)).map(drop))
+    })?;
+    // The answers' next hop may not be known yet, and few datagrams wait until it is.
+    eventually("a way for the stream", PATIENCE, || {
+        let ping = ping(&guests[0].namespace, address(2), 1, Duration::from_secs(1))?;
+        Ok((ping.received == 1).then_some(()))
     })?;
     let stream = Stream::start(&guests[0].namespace, &guests[1].namespace, address(2), 7_000, RATE)?;
     stream.advance(STEP)?;

@@ -6,10 +6,12 @@ use serval_tests::cloud::{address, name, running};
 use serval_tests::fabric::Fabric;
 use serval_tests::foreign;
 use serval_tests::frame::{Ipv6, Mac, Payload, icmpv6_type, mac_text};
+use serval_tests::host::PATIENCE;
 use serval_tests::netns::Namespace;
 use serval_tests::require_rig;
 use serval_tests::stream::Stream;
 use serval_tests::tap::Offloads;
+use serval_tests::traffic::ping;
 use serval_tests::wait::eventually;
 use std::time::Duration;
 
@@ -238,6 +240,12 @@ fn killed_and_restarted(setting: &str, uplink: UplinkCounter) -> Result<()> {
         let endpoint = fabric.host(1).endpoint(&name(1))?;
         Ok((endpoint.forwarded()?, endpoint.counter(uplink)?))
     };
+    // Nobody has asked for the next hops yet, and few datagrams wait for the answer.
+    for (from, to) in [(vm1, 2), (vm2, 1), (&fabric.world, 1)] {
+        eventually("a way for the streams", PATIENCE, || {
+            Ok((ping(from, address(to), 1, Duration::from_secs(1))?.received == 1).then_some(()))
+        })?;
+    }
     let streams = [
         Stream::start(vm1, vm2, address(2), 7_000, RATE)?,
         Stream::start(vm2, vm1, address(1), 7_001, RATE)?,
