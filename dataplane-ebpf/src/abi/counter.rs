@@ -101,7 +101,7 @@ numbered! {
         Policy = 19, "policy";
         /// VMs may not talk to the host itself.
         HostClosed = 20, "host_closed";
-        /// TCP that belongs to no connection and begins none.
+        /// TCP that belongs to no connection and begins none, or an echo reply that nobody asked for.
         NoFlow = 21, "no_flow";
         /// An ICMPv6 error about a packet that nobody sent.
         UnrelatedError = 22, "unrelated_error";

@@ -13,7 +13,7 @@ mod tests;
 use super::event::Told;
 use super::policy::{Decision, Subject};
 use crate::abi::{ChainPair, Flow, FlowKey, Reason, RingPlace, ZONE_OUTSIDE, event_kinds, flow_flags};
-use crate::wire::protocol;
+use crate::wire::{icmp6, protocol};
 use core::hint::cold_path;
 
 /// Flags of TCP (RFC 9293 section 3.1).
@@ -253,9 +253,7 @@ pub fn known<T: Flows>(tables: &T, question: &Question, asked: bool) -> u32 {
             keep(tables, question, flow, now);
             known::PASSES
         }
-        _ if question.key.protocol == u32::from(protocol::TCP) && !may_begin(question.tcp_flags) => {
-            known::REFUSED + Reason::NoFlow as u32
-        }
+        _ if !may_begin(question) => known::REFUSED + Reason::NoFlow as u32,
         _ => known::NEW,
     }
 }
@@ -357,6 +355,12 @@ impl Question {
         }
     }
 
+    /// Its type, if it is an ICMPv6 message.
+    #[inline(always)]
+    fn icmp_type(&self) -> u32 {
+        self.service >> 8
+    }
+
     /// The flow that begins with this packet.
     #[inline(always)]
     fn flow<T: Flows>(&self, tables: &T) -> Flow {
@@ -426,20 +430,34 @@ fn establishes(question: &Question, flow: &Flow, other: u32) -> bool {
         && question.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::ACK
 }
 
-/// Whether the packet begins another connection between the same ports: whoever answers has no right to it by the flow, and
-/// whoever began it is judged again when the old one has ended.
+/// Whether the packet begins another flow between the same ports: whoever answers has no right to it by the flow, and
+/// whoever began a connection is judged again when the old one has ended.
 #[inline(always)]
 fn begins_anew(flow: &Flow, question: &Question) -> bool {
-    question.key.protocol == u32::from(protocol::TCP)
-        && question.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
-        && flow.flags & (flow_flags::REPLY | flow_flags::CLOSING) != 0
+    match question.key.protocol as u8 {
+        protocol::TCP => {
+            question.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
+                && flow.flags & (flow_flags::REPLY | flow_flags::CLOSING) != 0
+        }
+        protocol::ICMP6 => {
+            question.icmp_type() == u32::from(icmp6::ECHO_REQUEST) && flow.flags & flow_flags::REPLY != 0
+        }
+        _ => false,
+    }
 }
 
-/// Whether such a TCP packet may be the first of a flow: a SYN; or data, when the flow was forgotten (as netfilter's
-/// `nf_conntrack_tcp_loose`).
+/// Whether the packet may be the first of a flow. Of TCP: a SYN; or data, when the flow was forgotten (as netfilter's
+/// `nf_conntrack_tcp_loose`). An echo reply never is: the request that it would let back in is nobody's answer.
 #[inline(always)]
-fn may_begin(flags: u32) -> bool {
-    matches!(flags & (tcp::SYN | tcp::ACK | tcp::FIN | tcp::RST), tcp::SYN | tcp::ACK)
+fn may_begin(question: &Question) -> bool {
+    match question.key.protocol as u8 {
+        protocol::TCP => {
+            let flags = question.tcp_flags & (tcp::SYN | tcp::ACK | tcp::FIN | tcp::RST);
+            matches!(flags, tcp::SYN | tcp::ACK)
+        }
+        protocol::ICMP6 => question.icmp_type() != u32::from(icmp6::ECHO_REPLY),
+        _ => true,
+    }
 }
 
 /// Whether a flow has not been seen for longer than it may be silent.
