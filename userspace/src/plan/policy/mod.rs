@@ -1,13 +1,14 @@
 //! Network policy, from what documents say to what a packet is measured by. Pure.
 //!
 //! [`labels`]: who is chosen by a selector -> [`chain`]: what an endpoint's packets are asked, in order, one list a
-//! direction -> [`classify`]: the same as tables of bit vectors, so that a packet is not asked rule by rule.
+//! direction -> [`classify`]: the same as tables of bit vectors, so that a packet is not asked rule by rule -> [`memory`]: these tables without a kernel.
 //! [`reference`] says once more, as plainly as possible and straight from the resources, what the outcome has to be; tests
 //! hold everything else against it.
 
 pub mod chain;
 pub mod classify;
 mod labels;
+pub mod memory;
 mod order;
 pub mod reference;
 mod sets;

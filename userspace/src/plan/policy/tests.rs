@@ -3,11 +3,11 @@
 mod arbitrary;
 mod examples;
 
-use super::classify::{Classifier, Vectors, of_direction};
+use super::classify::{Classifier, of_direction};
 use super::reference::{self, Packet};
 use super::*;
 use crate::resource::policy::Protocol;
-use dataplane_ebpf::abi::{Address, Identity};
+use dataplane_ebpf::abi::Address;
 use dataplane_ebpf::decide::policy::{Subject, evaluate};
 use dataplane_ebpf::host::MemoryPolicies;
 use std::net::Ipv6Addr;
@@ -45,7 +45,7 @@ impl Compiled {
         let policies = policies(resources, node);
         let (classifier, chains) = Classifier::new(&policies);
         let numbers = policies.endpoints.keys().cloned().zip(chains).collect();
-        let tables = tables(&classifier);
+        let tables = memory::tables(&classifier);
         Self { policies, numbers, tables }
     }
 
@@ -68,24 +68,6 @@ impl Compiled {
         let destination = Address::new(packet.destination.octets());
         (number, evaluate(&self.tables, number, &subject(packet, &source, &destination)))
     }
-}
-
-fn tables(classifier: &Classifier) -> MemoryPolicies {
-    let mut tables = MemoryPolicies::default();
-    let mut vectors = Vectors::default();
-    for (number, chain) in (0..).zip(&classifier.chains) {
-        let entries = chain.entries(number, &mut vectors, |_| 0);
-        tables.chains.insert(number, entries.chain);
-        tables.peers.extend(entries.peers);
-        tables.services.extend(entries.services);
-        tables.steps.extend(entries.steps);
-    }
-    tables.vectors = vectors.entries().collect();
-    for (net, id) in classifier.identities.prefixes() {
-        let identity = Identity { generation: 0, before: 0, after: id.0 };
-        tables.identities.insert((Address::new(net.network().octets()), net.prefix_len()), identity);
-    }
-    tables
 }
 
 /// A packet as the data plane sees it.
