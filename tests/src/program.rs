@@ -1,5 +1,7 @@
 //! The loaded BPF programs, run on single frames by BPF_PROG_TEST_RUN: no interface is attached, no packet is sent.
 
+mod policy;
+
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::xdp::DevMapHash;
 use aya::maps::{Array, HashMap, PerCpuArray};
@@ -18,6 +20,16 @@ pub const INGRESS: u32 = 1;
 
 /// What `__sk_buff` is for BPF_PROG_TEST_RUN: the fields up to `gso_size`.
 const SKB_CONTEXT_LEN: usize = 192;
+/// What `xdp_md` is.
+const XDP_CONTEXT_LEN: usize = 24;
+/// Offset of `data_end` in `xdp_md`.
+const XDP_DATA_END: usize = 4;
+/// Offset of `ingress_ifindex` in `xdp_md`.
+const XDP_INGRESS_IFINDEX: usize = 12;
+/// Offset of `ingress_ifindex` in `__sk_buff`.
+const INGRESS_IFINDEX: usize = 36;
+/// Offset of `ifindex` in `__sk_buff`.
+const IFINDEX: usize = 40;
 /// Offset of `gso_segs` in `__sk_buff`.
 const GSO_SEGS: usize = 164;
 /// Offset of `gso_size` in `__sk_buff`.
@@ -37,14 +49,36 @@ pub enum Origin {
     Uplink,
 }
 
-impl Origin {
-    /// The program for its frames at a hook.
-    fn program(self, hook: Hook) -> &'static str {
-        match (self, hook) {
-            (Self::Vm, Hook::Xdp) => names::TAP_XDP,
-            (Self::Vm, Hook::Tc) => names::TAP_IN,
-            (Self::Uplink, Hook::Xdp) => names::UPLINK_XDP,
-            (Self::Uplink, Hook::Tc) => names::UPLINK_IN,
+/// The program that sees a frame, and on which interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// Where it comes in.
+    In(Origin, Hook, u32),
+    /// Where the kernel delivers it to the VM behind `ifindex`.
+    Out {
+        /// The TAP.
+        ifindex: u32,
+        /// Where the kernel received it; 0 if the host made it.
+        received_on: u32,
+    },
+}
+
+impl At {
+    /// The kind of its program.
+    pub fn hook(self) -> Hook {
+        match self {
+            Self::In(_, hook, _) => hook,
+            Self::Out { .. } => Hook::Tc,
+        }
+    }
+
+    fn program(self) -> &'static str {
+        match self {
+            Self::In(Origin::Vm, Hook::Xdp, _) => names::TAP_XDP,
+            Self::In(Origin::Vm, Hook::Tc, _) => names::TAP_IN,
+            Self::In(Origin::Uplink, Hook::Xdp, _) => names::UPLINK_XDP,
+            Self::In(Origin::Uplink, Hook::Tc, _) => names::UPLINK_IN,
+            Self::Out { .. } => names::TAP_OUT,
         }
     }
 }
@@ -64,19 +98,15 @@ pub fn object() -> Option<PathBuf> {
 }
 
 impl Programs {
-    /// Loads the object into the kernel.
+    /// Loads the object into the kernel, without policy.
     pub fn load(object: &std::path::Path) -> Self {
         Self::load_with(object, &[])
     }
 
-    /// The same, with policy.
-    pub fn load_policed(object: &std::path::Path) -> Self {
-        Self::load_with(object, &[(names::POLICED, 1)])
-    }
-
-    fn load_with(object: &std::path::Path, globals: &[(&'static str, u32)]) -> Self {
-        let mut loader = EbpfLoader::new();
+    /// Loads the object with these globals.
+    fn load_with(object: &std::path::Path, globals: &[(&str, u32)]) -> Self {
         // As userspace loads it: without the log statements.
+        let mut loader = EbpfLoader::new();
         loader.override_global("AYA_LOG_LEVEL", &0u8, true);
         for (name, value) in globals {
             loader.override_global(name, value, true);
@@ -143,31 +173,32 @@ impl Programs {
 
     /// Runs the program of `hook` on a frame that came in on [`INGRESS`], as if a TAP or an uplink were there.
     pub fn run(&self, origin: Origin, hook: Hook, frame: &MemoryFrame) -> Outcome {
+        self.run_at(At::In(origin, hook, INGRESS), frame)
+    }
+
+    /// Runs a program on a frame, as if a TAP or an uplink were on that interface of this namespace.
+    pub fn run_at(&self, at: At, frame: &MemoryFrame) -> Outcome {
         let mut out = vec![0; 4096.max(frame.bytes.len() + 512)];
-        let mut context = [0; SKB_CONTEXT_LEN];
         let mut options = TestRunOptions::new();
         options.data_in = Some(&frame.bytes);
         options.data_out = Some(&mut out);
-        let name = origin.program(hook);
+        let context = context(at, frame);
+        options.ctx_in = context.as_deref();
+        let name = at.program();
         let program = self.ebpf.program(name).expect(name);
-        let result = match hook {
+        let result = match at.hook() {
             Hook::Xdp => {
                 let program: &Xdp = program.try_into().expect("is XDP");
                 program.test_run(options)
             }
             Hook::Tc => {
-                let segments =
-                    if frame.gso_size == 0 { 0 } else { frame.bytes.len().div_ceil(frame.gso_size) };
-                context[GSO_SEGS..GSO_SEGS + 4].copy_from_slice(&(segments as u32).to_ne_bytes());
-                context[GSO_SIZE..GSO_SIZE + 4].copy_from_slice(&(frame.gso_size as u32).to_ne_bytes());
-                options.ctx_in = Some(&context);
                 let program: &SchedClassifier = program.try_into().expect("is TC");
                 program.test_run(options)
             }
         }
         .unwrap_or_else(|error| panic!("{name} runs on {} bytes: {error:?}", frame.bytes.len()));
         out.truncate(result.data_size_out as usize);
-        Outcome { action: action(hook, result.return_value), bytes: out }
+        Outcome { action: action(at.hook(), result.return_value), bytes: out }
     }
 
     /// All counters that are not zero, by slot and label.
@@ -209,6 +240,38 @@ impl Programs {
         M: TryFrom<&'a mut aya::maps::Map, Error = aya::maps::MapError>,
     {
         self.ebpf.map_mut(name).unwrap_or_else(|| panic!("map {name}")).try_into().expect("type of map")
+    }
+}
+
+/// The context that a program is called with; `None` is that of a whole frame on the loopback device.
+fn context(at: At, frame: &MemoryFrame) -> Option<Vec<u8>> {
+    let write = |fields: &[(usize, u32)], len| {
+        let mut context = vec![0; len];
+        for (offset, value) in fields {
+            context[*offset..offset + 4].copy_from_slice(&value.to_ne_bytes());
+        }
+        Some(context)
+    };
+    match at {
+        At::In(_, Hook::Xdp, INGRESS) => None,
+        At::In(_, Hook::Xdp, ifindex) => {
+            let end = frame.bytes.len() as u32;
+            write(&[(XDP_DATA_END, end), (XDP_INGRESS_IFINDEX, ifindex)], XDP_CONTEXT_LEN)
+        }
+        At::In(_, Hook::Tc, ifindex) | At::Out { ifindex, .. } => {
+            let received_on = match at {
+                At::Out { received_on, .. } => received_on,
+                At::In(..) => ifindex,
+            };
+            let segments = if frame.gso_size == 0 { 0 } else { frame.bytes.len().div_ceil(frame.gso_size) };
+            let fields = [
+                (INGRESS_IFINDEX, received_on),
+                (IFINDEX, ifindex),
+                (GSO_SEGS, segments as u32),
+                (GSO_SIZE, frame.gso_size as u32),
+            ];
+            write(&fields, SKB_CONTEXT_LEN)
+        }
     }
 }
 

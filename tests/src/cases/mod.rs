@@ -5,6 +5,7 @@ mod discovery;
 mod forward;
 mod guard;
 mod network;
+pub mod policy;
 mod remote;
 mod uplink;
 mod world;

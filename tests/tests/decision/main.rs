@@ -1,8 +1,9 @@
 //! The case table on the host build of the decision and on the loaded programs: verdict, exact bytes and all counters.
-//! Then the same for frames that nobody thought of, and for many flows over several next hops: both must agree.
+//! Then the same for stories of policy, for frames that nobody thought of, and for many flows over several next hops: both must agree.
 
 mod any_frame;
 mod events;
 mod next_hops;
+mod policy;
 mod runs;
 mod table;

@@ -1,10 +1,10 @@
 //! Runs of single frames on the host build and on the loaded programs, and how what they did is compared.
 
-use dataplane_ebpf::decide::{Action, Hook, from_uplink, from_vm};
+use dataplane_ebpf::decide::{Action, Hook, from_uplink, from_vm, to_vm};
 use dataplane_ebpf::host::{MemoryFrame, MemoryTables};
-use serval_tests::cases::{Case, Devices, World};
+use serval_tests::cases::{Case, Devices, Expected, World};
 use serval_tests::netns::Namespace;
-use serval_tests::program::{INGRESS, Origin, Outcome, Programs, object, veth_pair};
+use serval_tests::program::{At, INGRESS, Origin, Outcome, Programs, object, veth_pair};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -14,7 +14,7 @@ pub const HOOKS: [Hook; 2] = [Hook::Xdp, Hook::Tc];
 pub const NOWHERE: Devices = Devices { b: 2, c: 3, uplink: 4 };
 
 /// Counter slots that cases use.
-const SLOTS: u32 = 8;
+pub const SLOTS: u32 = 8;
 
 /// What a hook did, and what it counted.
 #[derive(Clone, Debug)]
@@ -43,14 +43,21 @@ pub fn on_host(tables: &MemoryTables, hook: Hook, question: &Question) -> Seen {
     if question.multicast_spent {
         tables.multicast_spent.borrow_mut().insert(INGRESS);
     }
-    let mut frame = question.frame.clone();
-    if hook == Hook::Xdp {
+    on_host_at(tables, At::In(question.origin, hook, INGRESS), &question.frame)
+}
+
+/// What the program there does, by the host build.
+pub fn on_host_at(tables: &MemoryTables, at: At, frame: &MemoryFrame) -> Seen {
+    tables.counters.borrow_mut().clear();
+    let mut frame = frame.clone();
+    if at.hook() == Hook::Xdp {
         // XDP is not told of segmentation.
         frame.gso_size = 0;
     }
-    let action = match question.origin {
-        Origin::Vm => from_vm(&mut frame, tables, INGRESS, hook),
-        Origin::Uplink => from_uplink(&mut frame, tables, INGRESS, hook),
+    let action = match at {
+        At::In(Origin::Vm, hook, ifindex) => from_vm(&mut frame, tables, ifindex, hook),
+        At::In(Origin::Uplink, hook, ifindex) => from_uplink(&mut frame, tables, ifindex, hook),
+        At::Out { ifindex, received_on } => to_vm(&frame, tables, ifindex, received_on),
     };
     Seen { outcome: Outcome { action, bytes: frame.bytes }, counted: tables.counted() }
 }
@@ -69,6 +76,16 @@ pub fn in_kernel(test: impl FnOnce(&mut Programs, &MemoryTables) + Send) {
 
 /// The same with programs that are loaded by `load`.
 pub fn in_kernel_with(load: fn(&Path) -> Programs, test: impl FnOnce(&mut Programs, &MemoryTables) + Send) {
+    in_namespace(|object, devices| {
+        let tables = World::tables(devices);
+        let mut programs = load(object);
+        programs.fill(&tables);
+        test(&mut programs, &tables);
+    });
+}
+
+/// Runs `test` with the object in a namespace with the receivers' devices.
+pub fn in_namespace(test: impl FnOnce(&Path, Devices) + Send) {
     if let Some(reason) = serval_tests::unavailable() {
         eprintln!("skipped: {reason}");
         return;
@@ -82,10 +99,7 @@ pub fn in_kernel_with(load: fn(&Path) -> Programs, test: impl FnOnce(&mut Progra
         .enter(|| {
             let (b, c) = veth_pair("serval-b", "serval-c");
             let (uplink, _) = veth_pair("serval-up", "serval-router");
-            let tables = World::tables(Devices { b, c, uplink });
-            let mut programs = load(&object);
-            programs.fill(&tables);
-            test(&mut programs, &tables);
+            test(&object, Devices { b, c, uplink });
             Ok(())
         })
         .expect("the namespace is entered");
@@ -98,6 +112,22 @@ pub fn visible(hook: Hook, action: Action) -> Action {
         Action::Reply if hook == Hook::Tc => Action::Redirect(0),
         other => other,
     }
+}
+
+/// What differs from what must be, as text.
+pub fn difference(hook: Hook, expected: &Expected, seen: &Seen) -> Option<String> {
+    let got = Expected {
+        action: visible(hook, seen.outcome.action),
+        bytes: expected.bytes.is_some().then(|| seen.outcome.bytes.clone()),
+        counted: seen.counted.clone(),
+    };
+    let expected = Expected { action: visible(hook, expected.action), ..expected.clone() };
+    (got != expected).then(|| {
+        format!(
+            "by {hook:?}:\n  wanted {:?} {:?}\n  got    {:?} {:?}\n  bytes {:02x?}\n    vs  {:02x?}",
+            expected.action, expected.counted, got.action, got.counted, expected.bytes, got.bytes
+        )
+    })
 }
 
 /// What both builds must have in common.

@@ -1,10 +1,11 @@
 //! The case table, and states of the tables that need no table.
 
-use crate::runs::{HOOKS, NOWHERE, Question, Seen, in_kernel, on_host, on_kernel, visible};
+use crate::runs::{HOOKS, NOWHERE, Question, Seen, difference, in_kernel, on_host, on_kernel};
 use dataplane_ebpf::abi::{Counter, Reason};
 use dataplane_ebpf::decide::{Action, Hook};
 use dataplane_ebpf::host::MemoryFrame;
-use serval_tests::cases::{self, Case, Expected, World};
+use serval_tests::cases::policy::{self, Story};
+use serval_tests::cases::{self, Case, World};
 use serval_tests::program::INGRESS;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,19 +40,10 @@ fn every_drop_reason_has_a_case() {
             let labels = case.xdp.counted.keys().chain(case.tc.counted.keys());
             labels.map(|(_, label)| *label).collect::<Vec<_>>()
         })
+        .chain(policy::stories().iter().flat_map(Story::reasons).map(Reason::label))
         .collect();
     // Those need another state of the tables; `states_without_an_endpoint` has them.
-    // The last five need policy, and have tests of their own.
-    let elsewhere = [
-        Reason::Unconfigured,
-        Reason::AdminDown,
-        Reason::Policy,
-        Reason::HostClosed,
-        Reason::NoFlow,
-        Reason::UnrelatedError,
-        Reason::FragmentVerdict,
-    ]
-    .map(Reason::label);
+    let elsewhere = [Reason::Unconfigured, Reason::AdminDown].map(Reason::label);
     let missing: Vec<_> = Reason::ALL
         .iter()
         .map(|reason| reason.label())
@@ -63,8 +55,9 @@ fn every_drop_reason_has_a_case() {
 #[test]
 fn case_names_are_unique() {
     let mut seen = BTreeSet::new();
-    let twice: Vec<_> =
-        cases::all().iter().map(|case| case.name).filter(|name| !seen.insert(*name)).collect();
+    let (cases, stories) = (cases::all(), policy::stories());
+    let names = cases.iter().map(|case| case.name).chain(stories.iter().map(|story| story.name));
+    let twice: Vec<_> = names.filter(|name| !seen.insert(*name)).collect();
     assert!(twice.is_empty(), "{twice:?}");
 }
 
@@ -157,18 +150,5 @@ fn the_verifier_has_room() {
 
 /// What differs from what the table says, as text.
 fn differs(case: &Case, hook: Hook, seen: Seen) -> Option<String> {
-    let expected = case.expected(hook);
-    let action = visible(hook, seen.outcome.action);
-    let got = Expected {
-        action,
-        bytes: expected.bytes.is_some().then(|| seen.outcome.bytes.clone()),
-        counted: seen.counted.clone(),
-    };
-    let expected = Expected { action: visible(hook, expected.action), ..expected.clone() };
-    (got != expected).then(|| {
-        format!(
-            "{:?} by {hook:?}:\n  wanted {:?} {:?}\n  got    {:?} {:?}\n  bytes {:02x?}\n    vs  {:02x?}",
-            case.name, expected.action, expected.counted, got.action, got.counted, expected.bytes, got.bytes
-        )
-    })
+    difference(hook, case.expected(hook), &seen).map(|difference| format!("{:?} {difference}", case.name))
 }
