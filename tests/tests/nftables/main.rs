@@ -4,3 +4,4 @@ mod flows;
 mod rig;
 mod rules;
 mod table;
+mod worlds;

@@ -38,7 +38,9 @@ impl Rig {
         host.set_sysctl("net/ipv6/conf/all/forwarding", 1)?;
         host.set_sysctl("net/ipv6/conf/default/accept_dad", 0)?;
         // A busy machine must not forget what a test has said before.
-        for timeout in ["udp_timeout", "udp_timeout_stream", "icmpv6_timeout", "tcp_timeout_syn_sent"] {
+        for timeout in
+            ["udp_timeout", "udp_timeout_stream", "icmpv6_timeout", "tcp_timeout_syn_sent", "generic_timeout"]
+        {
             host.set_sysctl(&format!("net/netfilter/nf_conntrack_{timeout}"), 3600)?;
         }
         let mut rig =

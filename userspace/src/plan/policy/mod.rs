@@ -5,6 +5,8 @@
 //! [`reference`] says once more, as plainly as possible and straight from the resources, what the outcome has to be; tests
 //! hold everything else against it.
 
+#[cfg(any(test, feature = "arbitrary"))]
+pub mod arbitrary;
 pub mod chain;
 pub mod classify;
 mod labels;
