@@ -1,6 +1,10 @@
 //! What the daemon says of itself: the contract of `serval status --json` and `serval endpoints --json`. Types only;
 //! the daemon fills them, the command line prints them. Fields may be added, not renamed.
 
+mod events;
+
+pub use events::{EventHook, EventKind, PacketEvent, RuleName, Side, Way};
+
 use crate::apply::bird::BirdStatus;
 use crate::apply::fastpath::{TcHook, XdpHook};
 pub use crate::apply::routes::{

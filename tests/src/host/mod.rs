@@ -203,6 +203,13 @@ impl Host {
         command.output().with_context(|| format!("cannot run serval {}", arguments.join(" ")))
     }
 
+    /// Starts a verb of `serval` that goes on by itself, with the host's configuration.
+    pub fn start_verb(&self, arguments: &[&str]) -> Result<Running> {
+        let mut command = self.namespace.command(program()?);
+        command.args(arguments).arg("--config").arg(self.configuration());
+        Running::start(format!("serval {} on {}", arguments.join(" "), self.node), command)
+    }
+
     /// `serval status --json`.
     pub fn status(&self) -> Result<Status> {
         self.try_status()?.with_context(|| format!("no daemon answers on {}", self.node))

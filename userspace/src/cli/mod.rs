@@ -6,6 +6,7 @@ mod client;
 mod detach;
 mod endpoints;
 mod load;
+mod monitor;
 mod print;
 mod routes;
 mod run;
@@ -13,6 +14,7 @@ mod status;
 
 use crate::cause;
 use crate::config::{Config, DEFAULT_FILE};
+use crate::serve::monitor::MonitorQuery;
 use crate::status::Selection;
 use clap::{ArgAction, Parser, Subcommand};
 use std::io::IsTerminal;
@@ -60,6 +62,17 @@ enum Verb {
         /// At most so many; 0 is all [default: 100, with --json all]
         #[arg(long, value_name = "COUNT")]
         limit: Option<usize>,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Show what becomes of packets, as it happens: denials, what rules log, some of the flows that begin; until Ctrl-C
+    Monitor {
+        /// Only what this endpoint sends, or is sent
+        #[arg(value_name = "ENDPOINT")]
+        endpoint: Option<String>,
+        /// Show one in so many of the flows that begin; 0 is none
+        #[arg(long, value_name = "COUNT", default_value_t = 100)]
+        sample: u32,
         #[command(flatten)]
         format: Format,
     },
@@ -118,6 +131,10 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Answer> {
         Verb::Endpoints { format } => endpoints::run(&config()?, *format),
         Verb::Routes { selection, limit, format } => {
             routes::run(&config()?, selection.unwrap_or_default(), *limit, *format)
+        }
+        Verb::Monitor { endpoint, sample, format } => {
+            let query = MonitorQuery { endpoint: endpoint.clone(), sample: *sample };
+            monitor::run(&config()?, query, *format)
         }
         Verb::Detach { format } => detach::run(&config()?, *format),
         Verb::Load { interface } => load::run(interface).map(|()| Answer::Yes),

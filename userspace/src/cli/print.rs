@@ -6,10 +6,15 @@ use std::io::{self, ErrorKind, Write};
 
 /// Prints `text` as it is. A reader that went away (`serval status | head`) is no error.
 pub fn text(text: &str) -> io::Result<()> {
+    line(text).map(drop)
+}
+
+/// The same, and says whether there is still a reader.
+pub fn line(line: &str) -> io::Result<bool> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        result => result,
+    match out.write_all(line.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        result => result.map(|()| true),
     }
 }
 

@@ -6,6 +6,7 @@
 
 use super::adopt;
 use super::bird::Routing;
+use super::events::{Events, Names};
 use super::ledger::{Failure, Ledger, Role, Step};
 use super::report::{self, Evidence};
 use super::uplinks::Uplinks;
@@ -13,6 +14,7 @@ use crate::apply::fastpath::{self, FastPath, FastPathError, HookReport, TcHook, 
 use crate::apply::kernel::{Kernel, KernelError};
 use crate::cause::in_one_line;
 use crate::config::Config;
+use crate::plan::policy::{Direction, Origin};
 use crate::plan::{self, Attached, EndpointPlan, HostFacts, Plan};
 use crate::resource::{InterfaceName, Problem};
 use crate::serve::control::{Reply, Verb};
@@ -21,6 +23,7 @@ use crate::source::Snapshot;
 use crate::status::{
     self, Detached, EndpointDetail, FastPathState, FastPathStatus, RoutesQuery, RoutesReport, Status,
 };
+use dataplane_ebpf::abi::Event;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,6 +45,7 @@ pub struct Host {
     fast_path: Result<FastPath, FastPathStatus>,
     routing: Routing,
     uplinks: Uplinks,
+    events: Events,
     endpoints: watch::Sender<Endpoints>,
     published: Instant,
     /// The resource directory could be read once. Before that nobody knows whose a TAP is, and nothing is touched.
@@ -53,12 +57,18 @@ pub struct Host {
 
 impl Host {
     /// Prepares the host and adopts what an earlier daemon left. Steps follow.
-    pub async fn open(config: Config, facts: HostFacts, snapshot: Snapshot) -> anyhow::Result<Self> {
+    pub async fn open(
+        config: Config,
+        facts: HostFacts,
+        snapshot: Snapshot,
+        events: Events,
+    ) -> anyhow::Result<Self> {
         let mut host = Self {
             kernel: Kernel::open(&config.tap_prefix)?,
             fast_path: adopt::fast_path(&config).await,
             routing: Routing::open(&config),
             uplinks: Uplinks::new(),
+            events,
             config,
             facts,
             snapshot: Snapshot::default(),
@@ -224,6 +234,16 @@ impl Host {
         });
     }
 
+    /// Whoever listens to what becomes of packets wants to hear something else.
+    pub fn listen(&mut self) {
+        self.events.listen();
+    }
+
+    /// The hooks tell of packets.
+    pub fn tell_events(&mut self, events: &[Event]) {
+        self.events.tell(events, &HostNames { plan: &self.plan });
+    }
+
     /// Answers a control client, at once, or as soon as BIRD has said its part or all routes are collected.
     pub fn answer(&mut self, verb: Verb, client: oneshot::Sender<Reply>, server: &Server) {
         let reply = match verb {
@@ -236,6 +256,7 @@ impl Host {
                 self.tell_routes(query, client);
                 return;
             }
+            Verb::Monitor(_) => Reply::Error("whoever listens is served elsewhere".to_owned()),
             Verb::Endpoints => reply(&self.details(server)),
             Verb::Detach => match self.detach() {
                 Ok(detached) => reply(&detached),
@@ -330,6 +351,7 @@ impl Host {
     /// There is a fast path, so routes to other hosts are mirrored into its maps.
     fn follow_routes(&mut self) {
         if let Ok(fast_path) = &mut self.fast_path {
+            self.events.follow(fast_path);
             self.uplinks.start(&self.config, fast_path);
             self.uplinks.apply(&self.config, &self.facts, fast_path);
         }
@@ -432,6 +454,22 @@ impl Host {
             counters: counters.unwrap_or_default(),
             served: server.stats(attached.ifindex).unwrap_or_default(),
         }
+    }
+}
+
+/// What numbers in events stand for on this host.
+struct HostNames<'a> {
+    plan: &'a Plan,
+}
+
+impl Names for HostNames<'_> {
+    fn endpoint(&self, ifindex: u32) -> Option<String> {
+        let of = |(_, attached): &(_, &Attached)| attached.ifindex == ifindex;
+        self.plan.attached().find(of).map(|(name, _)| name.to_string())
+    }
+
+    fn step(&self, _chain: u32, _step: u32) -> Option<(Direction, Origin)> {
+        None
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod adopt;
 mod bird;
+mod events;
 mod host;
 mod ledger;
 mod lock;
@@ -18,9 +19,11 @@ pub use lock::RunLock;
 
 use crate::apply::links;
 use crate::config::Config;
+use crate::serve::monitor::Monitor;
 use crate::serve::{Server, control};
 use crate::source;
 use anyhow::Context;
+use events::Events;
 use host::Host;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
@@ -46,11 +49,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let mut links = links::Watch::open().await?;
     let mut resources = source::Watch::resume(&config.resources.directory, &run_directory.join(LAST_GOOD));
-    let mut host = Host::open(config, links.facts().clone(), resources.snapshot().clone()).await?;
+    let monitor = Monitor::default();
+    let mut samples = monitor.samples();
+    let (events, mut told) = Events::new(monitor.clone());
+    let mut host = Host::open(config, links.facts().clone(), resources.snapshot().clone(), events).await?;
     let server = Server::start(host.endpoints(), server_duid);
     let mut used = host.used_interfaces();
     let (calls, mut called) = mpsc::channel(8);
-    let serving = tokio::spawn(control::serve(listener, calls));
+    let serving = tokio::spawn(control::serve(listener, calls, monitor));
     let mut audit = tokio::time::interval_at(tokio::time::Instant::now() + AUDIT, AUDIT);
     audit.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut announced = false;
@@ -76,6 +82,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             () = resources.changed() => host.see_resources(resources.snapshot().clone()),
             Ok(()) = used.changed() => host.apply_uplinks(),
             Some((verb, client)) = called.recv() => host.answer(verb, client, &server),
+            Ok(()) = samples.changed() => host.listen(),
+            Some(events) = told.recv() => host.tell_events(&events),
             () = tokio::time::sleep_until(wake.unwrap_or_else(Instant::now).into()), if !busy && wake.is_some() => {}
             _ = audit.tick(), if !busy => host.audit().await,
             () = std::future::ready(()), if busy => {

@@ -2,8 +2,10 @@
 //!
 //! A client sends one line of JSON and gets one line of JSON: `{"verb": "status"}` -> `{"ok": {...}}` or
 //! `{"error": "..."}`. Only root may connect (mode 0600 from the moment the socket exists). A client that sends garbage,
-//! too much, or nothing, costs its own connection and no more.
+//! too much, or nothing, costs its own connection and no more. To `monitor`, a line comes for every event, as long as the
+//! client listens.
 
+use super::monitor::{Listener, Monitor, MonitorQuery};
 use crate::status::RoutesQuery;
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -11,7 +13,8 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::WriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -26,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const CLIENTS: usize = 32;
 
 /// What a client asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
     /// Which verb.
@@ -34,7 +37,7 @@ pub struct Request {
 }
 
 /// The verbs that the daemon answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verb {
     /// How the daemon and its endpoints are.
@@ -43,6 +46,8 @@ pub enum Verb {
     Endpoints,
     /// The routes to other hosts, and who speaks for them.
     Routes(RoutesQuery),
+    /// What becomes of packets, as it happens.
+    Monitor(MonitorQuery),
     /// Take the fast path off.
     Detach,
 }
@@ -85,14 +90,14 @@ pub fn unbind(run: &Path) {
 }
 
 /// Serves clients until the daemon is gone.
-pub async fn serve(listener: UnixListener, daemon: mpsc::Sender<Call>) {
+pub async fn serve(listener: UnixListener, daemon: mpsc::Sender<Call>, monitor: Monitor) {
     let places = Arc::new(Semaphore::new(CLIENTS));
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
         match listener.accept().await {
             Ok((client, _)) => {
-                let daemon = daemon.clone();
+                let (daemon, monitor) = (daemon.clone(), monitor.clone());
                 tokio::spawn(async move {
-                    if let Err(error) = converse(client, &daemon).await {
+                    if let Err(error) = converse(client, &daemon, &monitor).await {
                         tracing::debug!("control client: {error}");
                     }
                     drop(place);
@@ -107,19 +112,47 @@ pub async fn serve(listener: UnixListener, daemon: mpsc::Sender<Call>) {
     }
 }
 
-async fn converse(mut client: UnixStream, daemon: &mpsc::Sender<Call>) -> io::Result<()> {
+async fn converse(mut client: UnixStream, daemon: &mpsc::Sender<Call>, monitor: &Monitor) -> io::Result<()> {
     let (reader, mut writer) = client.split();
     let mut line = Vec::new();
     let mut reader = BufReader::new(reader.take(REQUEST_CAPACITY));
     tokio::time::timeout(PATIENCE, reader.read_until(b'\n', &mut line)).await??;
     let reply = match parse(&line) {
+        Ok(Request { verb: Verb::Monitor(query) }) => {
+            return stream(&mut reader, &mut writer, monitor.listen(query)).await;
+        }
         Ok(Request { verb }) => ask(verb, daemon).await,
         Err(message) => Reply::Error(message),
     };
-    let mut text = serde_json::to_vec(&reply)?;
-    text.push(b'\n');
-    tokio::time::timeout(PATIENCE, writer.write_all(&text)).await??;
+    say(&mut writer, &reply).await?;
     writer.shutdown().await
+}
+
+/// Writes a line.
+async fn say(writer: &mut WriteHalf<'_>, what: &impl Serialize) -> io::Result<()> {
+    let mut text = serde_json::to_vec(what)?;
+    text.push(b'\n');
+    tokio::time::timeout(PATIENCE, writer.write_all(&text)).await?
+}
+
+/// Tells a client what it wants to hear, until it has gone: it says nothing more itself.
+async fn stream(
+    reader: &mut (impl AsyncRead + Unpin),
+    writer: &mut WriteHalf<'_>,
+    mut listener: Listener,
+) -> io::Result<()> {
+    // It listens from here on.
+    say(writer, &Reply::Ok(serde_json::Value::Null)).await?;
+    let mut word = [0];
+    loop {
+        tokio::select! {
+            event = listener.next() => match event {
+                Some(event) => say(writer, &*event).await?,
+                None => return Ok(()),
+            },
+            gone = reader.read(&mut word) => return gone.map(drop),
+        }
+    }
 }
 
 fn parse(line: &[u8]) -> Result<Request, String> {
@@ -154,7 +187,7 @@ mod tests {
                 drop(answer.send(reply));
             }
         });
-        (tokio::spawn(serve(listener, calls)), answering)
+        (tokio::spawn(serve(listener, calls, Monitor::default())), answering)
     }
 
     async fn talk(run: &Path, request: &[u8]) -> Reply {

@@ -12,6 +12,7 @@ mod fixture;
 mod frame;
 mod limit;
 mod link;
+pub mod monitor;
 mod neighbour;
 mod server;
 mod snoop;

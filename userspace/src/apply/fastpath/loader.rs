@@ -1,6 +1,7 @@
 //! Loads the BPF object into the kernel: its programs, and maps that are new or adopted from pins.
 
 use super::FastPathError;
+use super::events::EventMaps;
 use super::maps::Maps;
 use super::pins::{Pins, Role};
 use super::routes::RouteMaps;
@@ -106,6 +107,8 @@ pub struct Loaded {
     pub maps: Maps,
     /// The maps of routes to other hosts.
     pub routes: RouteMaps,
+    /// The maps of events.
+    pub events: EventMaps,
 }
 
 /// How to load the object.
@@ -148,6 +151,8 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, FastPathError> {
             loader.map_pin_path(definition.name, pins.map(definition.name));
         }
     }
+    // Not pinned: a daemon hears what its own programs tell.
+    loader.map_max_entries(names::EVENT_BUDGETS, request.limit.saturating_add(1));
     let mut object = loader.load(OBJECT).map_err(load_error)?;
 
     trace::follow(&mut object);
@@ -161,7 +166,12 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, FastPathError> {
     let mut take = |name| -> Result<Map, FastPathError> {
         object.take_map(name).ok_or(FastPathError::Incomplete { kind: "map", name })
     };
-    Ok(Loaded { programs, maps: Maps::open(&mut take)?, routes: RouteMaps::open(&mut take)? })
+    Ok(Loaded {
+        programs,
+        maps: Maps::open(&mut take)?,
+        routes: RouteMaps::open(&mut take)?,
+        events: EventMaps::open(&mut take)?,
+    })
 }
 
 /// See [`names::MARK`]: that of this network namespace, the same after a restart.

@@ -13,6 +13,7 @@
 //! | `pins` | the directory on the BPF file system |
 //! | `uplinks` | the interfaces towards other hosts |
 //! | `routes`, `batch` | the maps of routes, written in bulk by `apply::routes` |
+//! | `events` | what the hooks tell of packets |
 //! | `syscall` | the bpf system call, for what aya does not offer |
 //!
 //! Everything here is blocking and acts in the network namespace of the calling thread. Attaching tcx waits for a
@@ -21,6 +22,7 @@
 mod batch;
 mod entries;
 mod error;
+mod events;
 mod hooks;
 mod link;
 mod loader;
@@ -38,6 +40,7 @@ mod uplinks;
 pub use crate::config::{TcMode, UplinkMode};
 pub use entries::in_memory;
 pub use error::FastPathError;
+pub use events::{EventMaps, EventSwitch};
 pub use loader::{NEXT_HOP_GROUPS, embedded};
 pub use preview::Preview;
 pub use routes::{Destination, RouteMaps};
@@ -137,6 +140,7 @@ pub struct FastPath {
     slots: Slots,
     /// Until somebody takes them.
     routes: Option<RouteMaps>,
+    events: Option<EventMaps>,
     /// The uplinks as applied since the start.
     uplinks: Option<BTreeMap<u32, Uplink>>,
     /// What was applied since the start, by ifindex.
@@ -156,7 +160,7 @@ impl FastPath {
         let pins = Pins::open(&settings.pin)?;
         let routes = settings.max_routes.max(1);
         let request = Request { pins: Some(&pins), limit, routes, pass_unconfigured: false };
-        let loader::Loaded { programs, maps, routes } = loader::load(&request)?;
+        let loader::Loaded { programs, maps, routes, events } = loader::load(&request)?;
         let slots = Slots::recover(limit, maps.endpoints.content().iter().map(|(i, e)| (*i, e.slot)));
         let hooks = Hooks::new(programs, settings.tc, settings.xdp, settings.uplink);
         Ok(Self {
@@ -166,6 +170,7 @@ impl FastPath {
             hooks,
             slots,
             routes: Some(routes),
+            events: Some(events),
             uplinks: None,
             applied: BTreeMap::new(),
             awaited: BTreeSet::new(),

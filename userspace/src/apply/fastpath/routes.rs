@@ -103,7 +103,8 @@ fn open<K: Pod, V: Pod>(name: &'static str, map: Map) -> Result<BatchMap<K, V>, 
     BatchMap::new(data).map_err(failed(name, "cannot be opened"))
 }
 
-fn failed(map: &'static str, what: &'static str) -> impl FnOnce(io::Error) -> FastPathError {
+/// What was tried on which map, and why it failed.
+pub(super) fn failed(map: &'static str, what: &'static str) -> impl FnOnce(io::Error) -> FastPathError {
     move |source| match source.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => {
             FastPathError::Privileges { what: format!("map {map} {what}"), source }
