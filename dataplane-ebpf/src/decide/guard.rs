@@ -15,6 +15,8 @@ const DHCP6_CLIENT: u16 = 546;
 const DHCP6_SERVER: u16 = 547;
 /// Bytes of an ICMPv6 message without its body.
 const ICMP6_LEN: usize = 8;
+/// Bytes of SCTP's common header (RFC 9260 section 3).
+const SCTP_LEN: usize = 12;
 
 /// A packet that the VM may send.
 #[derive(Clone, Copy, Debug)]
@@ -100,8 +102,9 @@ pub fn chain<F: Frame>(frame: &F, headers: &Headers, end: usize) -> Result<Chain
 pub fn has_upper_layer(chain: &Chain, end: usize) -> bool {
     let least = match chain.protocol {
         protocol::TCP => size_of::<TcpHeader>(),
-        protocol::UDP => size_of::<UdpHeader>(),
+        protocol::UDP | protocol::UDP_LITE => size_of::<UdpHeader>(),
         protocol::ICMP6 => ICMP6_LEN,
+        protocol::SCTP => SCTP_LEN,
         _ => return true,
     };
     chain.offset + least <= end

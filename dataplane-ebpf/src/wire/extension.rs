@@ -44,7 +44,8 @@ pub enum ChainError {
     TruncatedFragment,
     /// More than one fragment header.
     NestedFragment,
-    /// Hop-by-hop options that are not the first header, or more than [`MAX_HEADERS`].
+    /// Hop-by-hop options that are not the first header, something behind a header that is the last (RFC 6275 section
+    /// 6.1.1, RFC 7401 section 5.1), or more than [`MAX_HEADERS`].
     Illegal,
     /// Routing header type 0 (RFC 5095).
     RoutingType0,
@@ -98,6 +99,14 @@ pub fn walk<F: Frame>(frame: &F, first: u8, start: usize, end: usize) -> Result<
         let mut length = (header.length as usize + 1) * 8;
         match chain.protocol {
             protocol::HOP_BY_HOP => chain.hop_by_hop = true,
+            // Receivers take these for the upper layer: what hid behind one would be another packet to us than to them.
+            protocol::MOBILITY | protocol::HIP | protocol::SHIM6 => {
+                return if header.next_header == protocol::NONE {
+                    Ok(chain)
+                } else {
+                    Err(ChainError::Illegal)
+                };
+            }
             protocol::ROUTING if header.rest[0] == 0 => return Err(ChainError::RoutingType0),
             protocol::AUTHENTICATION => length = (header.length as usize + 2) * 4,
             protocol::FRAGMENT => {

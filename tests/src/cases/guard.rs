@@ -222,7 +222,14 @@ fn chains() -> Vec<Case> {
     let option = || Extension::padding(DESTINATION_OPTIONS);
     let too_long = Extension { number: DESTINATION_OPTIONS, rest: vec![200, 1, 4, 0, 0, 0, 0] };
     let authentication = Extension { number: 51, rest: [vec![4, 0, 0], vec![0; 20]].concat() };
+    let mobility = || Extension { number: 135, rest: vec![0; 7] };
     vec![
+        Case::drop("a datagram behind a mobility header", with(vec![mobility()]), Reason::HeaderChain),
+        Case::drop(
+            "a datagram behind options and a mobility header",
+            with(vec![option(), mobility()]),
+            Reason::HeaderChain,
+        ),
         Case::forward("one extension header", with(vec![option()]), &VM_B).by_tc(),
         Case::forward("seven extension headers", with(vec![option(); 7]), &VM_B).by_tc(),
         Case::drop("more headers than are followed", with(vec![option(); 9]), Reason::HeaderChain),

@@ -246,7 +246,9 @@ fn chain_is_legal(packet: &[u8]) -> bool {
             (0, _) if place > 0 => return false,
             (44, _) if fragment.is_some() => return false,
             (43, [_, _, 0, ..]) => return false,
-            (0 | 43 | 60 | 135 | 139 | 140, [_, length, ..]) => 8 + 8 * usize::from(*length),
+            (135 | 139 | 140, [behind, ..]) if *behind != 59 || rest.len() < 8 => return false,
+            (135 | 139 | 140, [..]) if !rest.is_empty() => break,
+            (0 | 43 | 60, [_, length, ..]) => 8 + 8 * usize::from(*length),
             (51, [_, length, ..]) => 8 + 4 * usize::from(*length),
             (44, [_, _, high, low, ..]) => {
                 fragment = Some((u16::from_be_bytes([*high, *low]) >> 3, low & 1));
@@ -265,7 +267,8 @@ fn chain_is_legal(packet: &[u8]) -> bool {
     }
     let needed = match next {
         6 => 20,
-        17 | 58 => 8,
+        17 | 58 | 136 => 8,
+        132 => 12,
         _ => 0,
     };
     fragment != Some((0, 1)) || rest.len() >= needed
