@@ -156,9 +156,12 @@ pub struct Question {
     pub flags: u32,
     /// Identification of the packet's fragments, if it is one.
     pub fragment: u32,
+    /// In the kernel, the generation of policy by which it is judged from beginning to end: a flow that one allowed must
+    /// not be remembered as allowed by the next.
+    pub generation: u64,
 }
 
-const _: () = assert!(size_of::<Question>() == 80);
+const _: () = assert!(size_of::<Question>() == 88);
 
 /// Bits of [`Question::flags`].
 pub mod question_flags {
@@ -197,7 +200,10 @@ pub fn judge<T: Flows>(tables: &T, question: &Question) -> Result<(), Reason> {
             }
         }
     }
-    if question.flags & question_flags::FIRST_FRAGMENT != 0 {
+    // An error's key is that of another packet; errors are too short to be cut (RFC 4443 section 2.4).
+    if question.flags & (question_flags::FIRST_FRAGMENT | question_flags::ERROR)
+        == question_flags::FIRST_FRAGMENT
+    {
         cold_path();
         tables.begin_fragments(question);
     }
@@ -237,11 +243,21 @@ fn reason(number: u32) -> Reason {
 #[inline(always)]
 pub fn known<T: Flows>(tables: &T, question: &Question, asked: bool) -> u32 {
     let now = tables.now();
-    let flow = tables.flow(&question.key).filter(|flow| !is_over(flow, question.key.protocol, now));
+    // Whoever sends an error is on the way to whom the packet was for. And a flow is one with whoever had the address when
+    // it was judged: with another it is a new one.
+    let other = if question.flags & question_flags::ERROR == 0 { question.to } else { question.from };
+    let flow = tables
+        .flow(&question.key)
+        .filter(|flow| !is_over(flow, question.key.protocol, now) && flow.reverse_zone == other.zone());
     const SPECIAL: u32 = question_flags::NO_FLOW | question_flags::ERROR | question_flags::LATER_FRAGMENT;
     if question.flags & SPECIAL != 0 {
         cold_path();
-        return special(question, flow.is_some());
+        let belongs = flow.is_some_and(|flow| {
+            question.flags & question_flags::LATER_FRAGMENT == 0
+                || flow.generation == tables.generation()
+                || now.wrapping_sub(flow.seen).cast_signed() <= REST_OF_FRAGMENTS
+        });
+        return special(question, belongs);
     }
     match flow {
         Some(flow) if !begins_anew(flow, question) => {
@@ -257,6 +273,10 @@ pub fn known<T: Flows>(tables: &T, question: &Question, asked: bool) -> u32 {
         _ => known::NEW,
     }
 }
+
+/// How many seconds after the first fragment the others pass although policy has changed: those that were on their way.
+/// They cannot be judged again, as they do not show what they are part of.
+const REST_OF_FRAGMENTS: i32 = 1;
 
 /// What is no packet of a flow, but perhaps belongs to one.
 #[inline(always)]

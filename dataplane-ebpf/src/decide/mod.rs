@@ -24,7 +24,7 @@ use crate::abi::{
     Address, Advertisement, Counter, Endpoint, NextHopGroup, Owner, Reason, Route, SLOT_UNCONFIGURED, Uplink,
     endpoint_flags,
 };
-use crate::wire::{EthernetHeader, Frame, Headers, L4_OFFSET, ethertype};
+use crate::wire::{EthernetHeader, Fragment, Frame, Headers, L4_OFFSET, ethertype};
 use core::hint::cold_path;
 use flow::{Party, Question};
 use uplink::Arrival;
@@ -295,26 +295,26 @@ fn judge<F: Frame, T: Tables>(
 }
 
 /// Decides about and counts a frame that the kernel delivers to the VM behind `ifindex`, having received it on
-/// `received_on`, or made it itself if that is 0. It is judged here when no hook has seen it before.
+/// `received_on`, or made it itself if that is 0. It is judged here, unless it was `judged` where it came in.
 #[inline(always)]
-pub fn to_vm<F: Frame, T: Tables>(frame: &F, tables: &T, ifindex: u32, received_on: u32) -> Action {
+pub fn to_vm<F: Frame, T: Tables>(
+    frame: &F,
+    tables: &T,
+    ifindex: u32,
+    received_on: u32,
+    judged: bool,
+) -> Action {
     let Some(endpoint) = tables.endpoint(ifindex) else { return Action::Pass };
-    match deliver(frame, tables, ifindex, endpoint, received_on) {
-        Ok(()) => delivered_by_kernel(tables, ifindex),
+    match deliver(frame, tables, ifindex, endpoint, received_on, judged) {
+        Ok(()) => {
+            tables.count(endpoint.slot, Counter::DeliveredKernel.index());
+            Action::Pass
+        }
         Err(reason) => {
             cold_path();
             drop(tables, endpoint.slot, reason)
         }
     }
-}
-
-/// Counts a frame that the kernel delivers to the VM behind `ifindex`.
-#[inline(always)]
-pub fn delivered_by_kernel<T: Tables>(tables: &T, ifindex: u32) -> Action {
-    if let Some(endpoint) = tables.endpoint(ifindex) {
-        tables.count(endpoint.slot, Counter::DeliveredKernel.index());
-    }
-    Action::Pass
 }
 
 #[inline(always)]
@@ -324,17 +324,34 @@ fn deliver<F: Frame, T: Tables>(
     ifindex: u32,
     endpoint: &Endpoint,
     received_on: u32,
+    judged: bool,
 ) -> Result<(), Reason> {
     if !tables.is_policed() || !matches!(classify(frame), Class::Ipv6) {
         return Ok(());
     }
     let Some(headers) = frame.view::<Headers>(0) else { return Err(Reason::Malformed) };
-    let end = L4_OFFSET + headers.ip.payload_len.get() as usize;
+    // It was judged as one to whoever has the address; the kernel may know somebody else, by its routes or by translation.
+    if judged && tables.owner(&headers.ip.destination()).is_some_and(|owner| owner.ifindex == ifindex) {
+        return Ok(());
+    }
+    let end = match headers.ip.payload_len.get() {
+        // A jumbogram, which the kernel makes segments of behind this hook.
+        0 => frame.len(),
+        payload_len => L4_OFFSET + payload_len as usize,
+    };
+    if end > frame.len() {
+        return Err(Reason::Malformed);
+    }
+    let chain = guard::chain(frame, headers, end)?;
+    // RFC 7112: without the whole chain nobody on the way can tell what it is.
+    if matches!(chain.fragment, Fragment::First) && !guard::has_upper_layer(&chain, end) {
+        return Err(Reason::FragmentChain);
+    }
     let packet = guard::Packet {
         source: headers.ip.source(),
         destination: headers.ip.destination(),
         payload_len: end - L4_OFFSET,
-        chain: guard::chain(frame, headers, end)?,
+        chain,
         padded: false,
         discovery: false,
     };

@@ -42,6 +42,7 @@ pub fn about<F: Frame>(
         tcp_flags: 0,
         flags: 0,
         fragment: chain.identification,
+        generation: 0,
     };
     match chain.fragment {
         Fragment::Whole | Fragment::Atomic => {}
@@ -151,6 +152,8 @@ fn inner<F: Frame>(frame: &F, packet: &Packet, to: Party) -> Result<FlowKey, Rea
         protocol::ICMP6 if matches!((header >> 56) as u8, icmp6::ECHO_REQUEST | icmp6::ECHO_REPLY) => {
             ((header >> 16) as u16, (header >> 16) as u16)
         }
+        // No flow, so that the errors about it belong to none.
+        protocol::ICMP6 => return Err(unrelated),
         _ => (0, 0),
     };
     Ok(FlowKey {

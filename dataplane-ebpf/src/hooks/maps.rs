@@ -15,7 +15,7 @@ use dataplane_ebpf::decide::flow::{self, Question};
 use dataplane_ebpf::decide::{Hook, Tables};
 
 use crate::events;
-use crate::policy::{POLICED, PolicyTables, QUESTION};
+use crate::policy::{self, POLICED, PolicyTables, QUESTION};
 
 const ENDPOINTS_DEFAULT: u32 = 1024;
 const ROUTES_DEFAULT: u32 = 1 << 20;
@@ -136,7 +136,11 @@ impl Tables for MapTables {
         let question = QUESTION.get_ptr_mut(0).ok_or(Reason::Policy)?;
         // SAFETY: the value is this CPU's, and no program runs within another.
         let question = unsafe { &mut *question };
-        if fill(question)? { flow::judge(&PolicyTables, question) } else { Ok(()) }
+        if !fill(question)? {
+            return Ok(());
+        }
+        question.generation = policy::generation();
+        flow::judge(&PolicyTables::of(question), question)
     }
 
     #[inline(always)]

@@ -66,7 +66,7 @@ pub static POLICED: Global<u32> = Global::new(0);
 #[inline(never)]
 pub extern "C" fn flow_known(question: *const Question, asked: u32) -> u32 {
     match question_at(question) {
-        Some(question) => flow::known(&PolicyTables, question, asked != 0),
+        Some(question) => flow::known(&PolicyTables::of(question), question, asked != 0),
         None => known::REFUSED + Reason::Malformed as u32,
     }
 }
@@ -76,7 +76,7 @@ pub extern "C" fn flow_known(question: *const Question, asked: u32) -> u32 {
 #[inline(never)]
 pub extern "C" fn flow_begin(question: *const Question) -> u32 {
     if let Some(question) = question_at(question) {
-        flow::begin(&PolicyTables, question);
+        flow::begin(&PolicyTables::of(question), question);
     }
     0
 }
@@ -86,7 +86,7 @@ pub extern "C" fn flow_begin(question: *const Question) -> u32 {
 #[inline(never)]
 pub extern "C" fn flow_begin_fragments(question: *const Question) -> u32 {
     if let Some(question) = question_at(question) {
-        flow::begin_fragments(&PolicyTables, question);
+        flow::begin_fragments(&PolicyTables::of(question), question);
     }
     0
 }
@@ -96,7 +96,9 @@ pub extern "C" fn flow_begin_fragments(question: *const Question) -> u32 {
 #[inline(never)]
 pub extern "C" fn policy_evaluate(chain: u32, question: *const Question, answer: u32) -> u64 {
     match question_at(question) {
-        Some(question) => policy::evaluate(&PolicyTables, chain, &question.subject(answer != 0)).to_bits(),
+        Some(question) => {
+            policy::evaluate(&PolicyTables::of(question), chain, &question.subject(answer != 0)).to_bits()
+        }
         None => Decision::CLOSED.to_bits(),
     }
 }
@@ -117,11 +119,27 @@ pub extern "C" fn search_steps(long: *const LongSteps) -> u32 {
         return u32::MAX;
     }
     // SAFETY: as for `judge`.
-    policy::search(&PolicyTables, unsafe { &*long })
+    policy::search(&PolicyTables { generation: 0 }, unsafe { &*long })
 }
 
-/// The maps, as policy and flows see them.
-pub struct PolicyTables;
+/// The maps, as policy and flows see them, at one generation.
+pub struct PolicyTables {
+    generation: u64,
+}
+
+impl PolicyTables {
+    /// At the generation by which a question is judged.
+    #[inline(always)]
+    pub fn of(question: &Question) -> Self {
+        Self { generation: question.generation }
+    }
+}
+
+/// The generation of policy that counts now.
+#[inline(always)]
+pub fn generation() -> u64 {
+    GENERATION.get(0).copied().unwrap_or(0)
+}
 
 /// A key of `IDENTITIES` whose address is aligned, as that of `ROUTES`.
 #[repr(C, align(8))]
@@ -195,7 +213,7 @@ impl Flows for PolicyTables {
 
     #[inline(always)]
     fn generation(&self) -> u64 {
-        GENERATION.get(0).copied().unwrap_or(0)
+        self.generation
     }
 
     #[inline(always)]

@@ -12,7 +12,7 @@ use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use aya_log_ebpf::trace;
-use dataplane_ebpf::decide::{Action, Hook, delivered_by_kernel, from_vm, to_vm};
+use dataplane_ebpf::decide::{Action, Hook, from_vm, to_vm};
 
 use crate::maps::MapTables;
 use crate::skb::SkbFrame;
@@ -60,10 +60,8 @@ pub fn tap_out(context: TcContext) -> i32 {
     let frame = SkbFrame::new(context.as_ptr().cast());
     let action = if frame.is_forwarded() {
         Action::Pass
-    } else if frame.is_judged() {
-        delivered_by_kernel(&MapTables, frame.ifindex())
     } else {
-        to_vm(&frame, &MapTables, frame.ifindex(), frame.received_on())
+        to_vm(&frame, &MapTables, frame.ifindex(), frame.received_on(), frame.is_judged())
     };
     match action {
         Action::Drop => TC_ACT_SHOT,

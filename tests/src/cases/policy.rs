@@ -64,6 +64,8 @@ pub enum Act {
     Wait(u32),
     /// Policy is this from now on.
     Policy(&'static str),
+    /// The address of VM B is VM C's from now on.
+    Move,
 }
 
 /// A packet, where it passes, and what must become of it.

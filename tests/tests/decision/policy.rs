@@ -2,10 +2,13 @@
 //! the flows that are remembered.
 
 use crate::runs::{NOWHERE, SLOTS, Seen, difference, in_namespace, on_host_at};
-use dataplane_ebpf::host::{MemoryPolicies, MemoryTables};
-use serval_tests::cases::Devices;
+use dataplane_ebpf::abi::Address;
+use dataplane_ebpf::decide::{Action, to_vm};
+use dataplane_ebpf::host::{MemoryFrame, MemoryPolicies, MemoryTables};
 use serval_tests::cases::policy::{self, Act, Hooks, Names, Passage, Story};
-use serval_tests::program::{At, Programs};
+use serval_tests::cases::{Devices, VM_B, VM_C, from_a};
+use serval_tests::frame::Payload;
+use serval_tests::program::{At, INGRESS, Programs};
 use std::path::Path;
 
 const HOOKS: [Hooks; 2] = [Hooks::Both, Hooks::Tc];
@@ -15,6 +18,7 @@ trait Stage {
     fn run(&mut self, at: At, passage: &Passage) -> Seen;
     fn wait(&mut self, seconds: u32);
     fn change(&mut self, policies: MemoryPolicies);
+    fn give_b_to_c(&mut self);
     fn flows(&mut self) -> Vec<String>;
 }
 
@@ -61,6 +65,12 @@ impl Stage for OnHost {
         });
     }
 
+    fn give_b_to_c(&mut self) {
+        let [b, c] = [VM_B, VM_C].map(|vm| Address::from(vm.address));
+        let owner = self.tables.addresses[&c];
+        self.tables.addresses.insert(b, owner);
+    }
+
     fn flows(&mut self) -> Vec<String> {
         Names { devices: self.devices }.flows(&self.policies().flows.borrow())
     }
@@ -98,6 +108,11 @@ impl Stage for Loaded<'_> {
         self.programs.fill_policies(self.host.policies(), SLOTS);
     }
 
+    fn give_b_to_c(&mut self) {
+        self.host.give_b_to_c();
+        self.programs.fill(&self.host.tables);
+    }
+
     fn flows(&mut self) -> Vec<String> {
         Names { devices: self.host.devices }.flows(&self.programs.flows())
     }
@@ -111,6 +126,7 @@ fn play(story: &Story, hooks: Hooks, devices: Devices, stage: &mut dyn Stage) ->
         match act {
             Act::Wait(seconds) => stage.wait(*seconds),
             Act::Policy(documents) => stage.change(policy::compile(documents, devices)),
+            Act::Move => stage.give_b_to_c(),
             Act::Packet(passage) => {
                 for (at, expected) in passage.expected(hooks, devices) {
                     let seen = stage.run(at, passage);
@@ -141,6 +157,17 @@ fn host_build_plays_the_stories() {
         .flatten()
         .collect();
     no_faults(&faults);
+}
+
+/// The kernel may deliver a packet to another VM than the tables say: by its routes, or by translation of addresses.
+#[test]
+fn what_was_judged_for_another_vm_is_judged_where_it_arrives() {
+    let frame = MemoryFrame::from(from_a(VM_B.address).carrying(Payload::tcp(40_000, 80, 2, b"")));
+    let tables = policy::tables(NOWHERE);
+    assert_eq!(to_vm(&frame, &tables, NOWHERE.b, INGRESS, true), Action::Pass);
+    assert_eq!(to_vm(&frame, &tables, NOWHERE.c, INGRESS, true), Action::Drop);
+    let counted = [((VM_B.slot, "delivered_kernel"), 1), ((VM_C.slot, "policy"), 1)];
+    assert_eq!(tables.counted(), counted.into());
 }
 
 #[test]

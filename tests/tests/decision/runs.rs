@@ -57,7 +57,7 @@ pub fn on_host_at(tables: &MemoryTables, at: At, frame: &MemoryFrame) -> Seen {
     let action = match at {
         At::In(Origin::Vm, hook, ifindex) => from_vm(&mut frame, tables, ifindex, hook),
         At::In(Origin::Uplink, hook, ifindex) => from_uplink(&mut frame, tables, ifindex, hook),
-        At::Out { ifindex, received_on } => to_vm(&frame, tables, ifindex, received_on),
+        At::Out { ifindex, received_on } => to_vm(&frame, tables, ifindex, received_on, false),
     };
     Seen { outcome: Outcome { action, bytes: frame.bytes }, counted: tables.counted() }
 }

@@ -11,8 +11,15 @@ const TRIES: usize = 8;
 /// Remembers a flow and notes its place in it; `false` when the quota is used up by flows that are alive.
 #[inline(always)]
 pub(super) fn remember<T: Flows>(tables: &T, key: &FlowKey, flow: &mut Flow) -> bool {
+    let old = tables.flow(key);
+    if let Some(old) = old
+        && old.reverse_zone != flow.reverse_zone
+    {
+        // The address is somebody else's now: whoever had it has no part in the flow, and nothing leads to its entry.
+        tables.remove(&key.reverse(old.reverse_zone));
+    }
     // Known already, in whatever state: it keeps its place.
-    flow.place = match tables.flow(key) {
+    flow.place = match old {
         Some(old) if old.owner == flow.owner => old.place,
         _ => match free_place(tables, flow.owner, flow.seen) {
             Some(place) => place,
@@ -20,7 +27,8 @@ pub(super) fn remember<T: Flows>(tables: &T, key: &FlowKey, flow: &mut Flow) -> 
         },
     };
     let place = RingPlace { owner: flow.owner, place: flow.place };
-    tables.insert(key, flow) && tables.take_place(&place, key)
+    // In this order, as a flow without a place would never go.
+    tables.take_place(&place, key) && tables.insert(key, flow)
 }
 
 /// Makes the answers out of a flow, and remembers them, too.

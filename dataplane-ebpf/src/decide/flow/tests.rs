@@ -50,6 +50,7 @@ fn packet(from: Party, to: Party, ports: (u16, u16), tcp_flags: u32) -> Question
         tcp_flags,
         flags: 0,
         fragment: 0,
+        generation: 0,
     }
 }
 

@@ -268,6 +268,11 @@ fn changes() -> Vec<Story> {
             &ESTABLISHED,
         ),
         story(
+            "an address that is another VM's now",
+            after_handshake([Act::Move, tcp(A, B, ACK).dropped(Reason::Policy).into()]),
+            &ESTABLISHED,
+        ),
+        story(
             "its answers stop as well",
             after_handshake([Act::Policy(CLOSED_SERVER), tcp(B, A, ACK).dropped(Reason::Policy).into()]),
             &ESTABLISHED,

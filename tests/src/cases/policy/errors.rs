@@ -113,6 +113,30 @@ fn forged() -> Vec<Story> {
         ),
         forged("an error about what somebody else sent", about(B, A, &quote(B, A, datagram()))),
         forged("an error to somebody else", about(A, C, &quote(A, B, datagram()))),
+        forged("an error of another VM", about(C, A, &quote(A, B, datagram()))),
+        forged("an error from afar about what did not leave", about(Afar, A, &quote(A, B, datagram()))),
+        story(
+            "an error about what is no flow",
+            [
+                packet(A, B, Payload::echo_request(0, 1, b"ping")).into(),
+                about(B, A, &quote(A, B, Payload::icmpv6(200, 0, &[0; 8])))
+                    .dropped(Reason::UnrelatedError)
+                    .into(),
+            ],
+            &["A A > B echo 0 0 < B: seen (A)", "B B > A echo 0 0 < A: answers (A)"],
+        ),
+        story(
+            "an error that is a first fragment opens nothing",
+            [
+                sent(B).into(),
+                about(B, A, &quote(A, B, datagram())).behind(&[Extension::fragment(0, true, 9)]).into(),
+                packet(A, B, Payload::raw(17, [7; 16]))
+                    .behind(&[Extension::fragment(48, false, 9)])
+                    .dropped(Reason::FragmentVerdict)
+                    .into(),
+            ],
+            &TO_B,
+        ),
         forged("an error about a later fragment", about(B, A, &later.carrying(Payload::raw(17, [7; 16])))),
     ]
 }

@@ -1,9 +1,12 @@
 //! Fragments: the later ones follow the first.
 
 use super::Who::{A, Afar, B, C};
-use super::{Act, Passage, Story, Who, packet, story};
-use crate::frame::{Extension, Payload, UDP};
+use super::{Act, CLOSED_SERVER, Passage, Story, Who, packet, story};
+use crate::frame::{Extension, Payload, TCP, UDP};
 use dataplane_ebpf::abi::Reason;
+
+/// SCTP.
+const SCTP: u8 = 132;
 
 pub fn stories() -> Vec<Story> {
     [in_order(), out_of_order(), hostile()].concat()
@@ -129,6 +132,37 @@ fn hostile() -> Vec<Story> {
                 later(B, A, 9).dropped(Reason::FragmentVerdict).into(),
             ],
             &SENT,
+        ),
+        story(
+            "fragments of what is no longer allowed",
+            [
+                first(A, B, 5000, 9).into(),
+                Act::Policy(CLOSED_SERVER),
+                Act::Wait(3),
+                later(A, B, 9).dropped(Reason::FragmentVerdict).into(),
+            ],
+            &SENT,
+        ),
+        story(
+            "fragments to an address that is another VM's now",
+            [first(A, B, 5000, 9).into(), Act::Move, later(A, B, 9).dropped(Reason::FragmentVerdict).into()],
+            &SENT,
+        ),
+        story(
+            "a first fragment without its ports that the kernel delivers (RFC 7112)",
+            [
+                packet(Afar, B, Payload::raw(TCP, [0, 80, 0, 80, 0, 0, 0, 0]))
+                    .behind(&[Extension::fragment(0, true, 9)])
+                    .by_kernel()
+                    .dropped(Reason::FragmentChain)
+                    .into(),
+                packet(Afar, B, Payload::raw(SCTP, []))
+                    .behind(&[Extension::fragment(0, true, 9)])
+                    .by_kernel()
+                    .dropped(Reason::FragmentChain)
+                    .into(),
+            ],
+            &[],
         ),
         story(
             "a second first fragment with other ports (RFC 5722)",

@@ -2,12 +2,13 @@
 
 use super::Who::{A, Afar, B};
 use super::{Passage, Story, Who, packet, story};
-use crate::frame::{DESTINATION_OPTIONS, Extension, Payload};
+use crate::frame::{DESTINATION_OPTIONS, Extension, NO_NEXT_HEADER, Payload};
 use dataplane_ebpf::abi::Reason;
 
 const SCTP: u8 = 132;
 const UDP_LITE: u8 = 136;
 const ESP: u8 = 50;
+const MOBILITY: u8 = 135;
 /// The authentication header, as an extension header's number.
 const AUTHENTICATION: u8 = 51;
 
@@ -83,6 +84,7 @@ fn other_protocols() -> Vec<Story> {
     // Of no authenticated bytes: 12 bytes (RFC 4302 section 2.2), and 4 more for the multiple of eight.
     let authenticated =
         [Extension { number: AUTHENTICATION, rest: vec![2, 0, 0, 0, 0, 0, 7, 0, 0, 0, 1, 0, 0, 0, 0] }];
+    let mobility = [Extension { number: MOBILITY, rest: vec![0; 7] }];
     let options = [Extension::padding(DESTINATION_OPTIONS)];
     vec![
         story(
@@ -128,6 +130,17 @@ fn other_protocols() -> Vec<Story> {
                     .into(),
             ],
             &["A A > B udp 1 5000 < B: seen (A)", "B B > A udp 5000 1 < A: answers (A)"],
+        ),
+        story(
+            "a mobility header is a protocol",
+            [
+                packet(A, B, Payload::raw(NO_NEXT_HEADER, []))
+                    .behind(&mobility)
+                    .dropped(Reason::Policy)
+                    .into(),
+                packet(A, Afar, Payload::raw(NO_NEXT_HEADER, [])).behind(&mobility).into(),
+            ],
+            &["- Afar > A other 0 0 < A: answers (A)", "A A > Afar other 0 0 < -: seen (A)"],
         ),
         story(
             "ports behind options",
