@@ -186,6 +186,10 @@ fn serval(host: &Namespace, ifindex: [u32; 2], xdp: bool, far: Far) -> Result<Wo
         xdp,
         max_routes: limits.routes,
         uplink: UplinkMode::Off,
+        policed: false,
+        host_is_open: false,
+        max_flows: 1,
+        flows_per_endpoint: 1,
     };
     let attach = || {
         let mut fastpath = FastPath::open(&settings)?;

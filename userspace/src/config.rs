@@ -52,6 +52,9 @@ pub struct Config {
     /// Hooks.
     #[serde(default)]
     pub fastpath: FastPathConfig,
+    /// Network policy.
+    #[serde(default)]
+    pub policy: PolicyConfig,
 }
 
 /// `[resources]`.
@@ -115,13 +118,46 @@ pub struct LimitsConfig {
     /// Most routes that the fast path mirrors. With more in the kernel, all are the kernel's.
     #[serde(deserialize_with = "route_limit")]
     pub routes: u32,
+    /// Most entries of flows: two each.
+    #[serde(deserialize_with = "flow_limit")]
+    pub flows: u32,
+    /// Most flows that are remembered for an endpoint.
+    #[serde(deserialize_with = "flow_limit")]
+    pub flows_per_endpoint: u32,
 }
 
 impl Default for LimitsConfig {
     fn default() -> Self {
         // A full table of the Internet has some 250,000 routes.
-        Self { endpoints: 1024, routes: 1 << 20 }
+        Self { endpoints: 1024, routes: 1 << 20, flows: 1 << 20, flows_per_endpoint: 4096 }
     }
+}
+
+/// `[policy]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PolicyConfig {
+    /// Whether policy counts; without it everything passes that may be from whom it claims to be from.
+    pub enforce: bool,
+    /// What becomes of packets from VMs to the host itself.
+    pub endpoint_to_host: EndpointToHost,
+}
+
+impl Default for PolicyConfig {
+    fn default() -> Self {
+        Self { enforce: true, endpoint_to_host: EndpointToHost::Drop }
+    }
+}
+
+/// `policy.endpoint_to_host`: Calico's `DefaultEndpointToHostAction`. What every VM needs of its host passes anyway.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EndpointToHost {
+    /// Nothing passes.
+    #[default]
+    Drop,
+    /// What the VM's egress policy allows.
+    Accept,
 }
 
 /// `[fastpath]`.
@@ -357,6 +393,14 @@ fn route_limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Err
         .ok()
         .filter(|limit| (1..=16 << 20).contains(limit))
         .ok_or_else(|| de::Error::custom(format!("{limit} is out of range: 1 to 16777216 routes")))
+}
+
+fn flow_limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let limit = i64::deserialize(deserializer)?;
+    u32::try_from(limit)
+        .ok()
+        .filter(|limit| (1..=16 << 20).contains(limit))
+        .ok_or_else(|| de::Error::custom(format!("{limit} is out of range: 1 to 16777216 flows")))
 }
 
 fn parsed<'de, D: Deserializer<'de>, T: FromStr<Err: fmt::Display>>(deserializer: D) -> Result<T, D::Error> {

@@ -126,6 +126,9 @@ pub struct EndpointStatus {
     pub hooks: Hooks,
     /// All its addresses: leased ones first, then allowed pairs.
     pub addresses: Vec<Ipv6Addr>,
+    /// The policies that are about it, in order; absent when policy does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policies: Option<Vec<String>>,
     /// Its frames.
     pub counters: EndpointCounters,
     /// Seconds until the VM's default route expires, had it heard no further advertisement; absent before the first.
@@ -170,6 +173,9 @@ pub struct EndpointCounters {
     pub delivered_kernel: u64,
     /// DHCPv6 messages the daemon answered.
     pub dhcp6_replies: u64,
+    /// Flows that could not be remembered, because the endpoint's share was used up by others of its own.
+    #[serde(default)]
+    pub flow_pressure: u64,
     /// From the VM, dropped, by reason; reasons that never occurred are left out.
     pub dropped: BTreeMap<String, u64>,
 }
@@ -265,6 +271,7 @@ mod tests {
                 reason: None,
                 hooks: Hooks { xdp: XdpHook::Native, tc: TcHook::Tcx },
                 addresses: vec!["2001:db8::1".parse().unwrap()],
+                policies: Some(vec!["sg-web".into()]),
                 counters: EndpointCounters {
                     dropped: BTreeMap::from([("source_mac".to_owned(), 3)]),
                     ..EndpointCounters::default()
@@ -300,11 +307,12 @@ mod tests {
                 "endpoints": [{
                     "name": "web1", "interface": "tap1", "state": "up",
                     "hooks": {"xdp": "native", "tc": "tcx"},
-                    "addresses": ["2001:db8::1"],
+                    "addresses": ["2001:db8::1"], "policies": ["sg-web"],
                     "counters": {
                         "forwarded_xdp": 0, "forwarded_tc": 0, "passed": 0, "deferred": 0,
                         "answered_ns": 0, "answered_rs": 0, "delivered_xdp": 0, "delivered_tc": 0,
-                        "delivered_kernel": 0, "dhcp6_replies": 0, "dropped": {"source_mac": 3},
+                        "delivered_kernel": 0, "dhcp6_replies": 0, "flow_pressure": 0,
+                        "dropped": {"source_mac": 3},
                     },
                 }],
             })

@@ -18,6 +18,10 @@ fn says_which_privileges_are_missing() {
         xdp: true,
         max_routes: 8,
         uplink: UplinkMode::Tc,
+        policed: false,
+        host_is_open: false,
+        max_flows: 1,
+        flows_per_endpoint: 1,
     };
     let opened = std::thread::spawn(move || {
         let nobody: libc::uid_t = 65534;

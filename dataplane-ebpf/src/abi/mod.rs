@@ -58,8 +58,30 @@ pub mod names {
     /// Hash: ifindex of an uplink (`u32`) -> [`Uplink`](super::Uplink).
     pub const UPLINKS: &str = "UPLINKS";
     /// All pinned maps.
-    pub const MAPS: [&str; 9] =
-        [ENDPOINTS, ADDRESSES, ANSWERS, DEVICES, COUNTERS, HOST_ROUTES, ROUTES, NEXT_HOPS, UPLINKS];
+    pub const MAPS: [&str; 22] = [
+        ENDPOINTS,
+        ADDRESSES,
+        ANSWERS,
+        DEVICES,
+        COUNTERS,
+        HOST_ROUTES,
+        ROUTES,
+        NEXT_HOPS,
+        UPLINKS,
+        GENERATION,
+        POLICIES,
+        CHAINS,
+        HOST_IDENTITIES,
+        IDENTITIES,
+        PEERS,
+        SERVICES,
+        VECTORS,
+        STEPS,
+        RULE_COUNTERS,
+        FLOWS,
+        FLOW_RINGS,
+        FLOW_QUOTAS,
+    ];
 
     /// Native XDP on a TAP: frames from the VM.
     pub const TAP_XDP: &str = "tap_xdp";

@@ -105,6 +105,12 @@ impl ServiceKey {
         let [high, low] = port.to_be_bytes();
         Self([a, b, c, d, 0, protocol, high, low])
     }
+
+    /// Number of the chain.
+    pub fn chain(&self) -> u32 {
+        let [a, b, c, d, ..] = self.0;
+        u32::from_be_bytes([a, b, c, d]) / 2
+    }
 }
 
 /// Value of `VECTORS`: the words of a long chain's [`Steps`].

@@ -42,11 +42,21 @@ pub struct Host {
     daemon: Option<Running>,
     log: Vec<String>,
     tells: bool,
+    policed: bool,
 }
 
 impl Host {
-    /// Makes a host that has no daemon yet.
+    /// Makes a host that has no daemon yet, and on which everything passes that policy would decide about.
     pub fn new(label: &str) -> Result<Self> {
+        Self::make(label, false)
+    }
+
+    /// Makes a host that has no daemon yet, and on which policy counts.
+    pub fn policed(label: &str) -> Result<Self> {
+        Self::make(label, true)
+    }
+
+    fn make(label: &str, policed: bool) -> Result<Self> {
         let host = Self {
             namespace: Arc::new(Namespace::new(label)?),
             node: format!("{label}.test"),
@@ -55,6 +65,7 @@ impl Host {
             daemon: None,
             log: Vec::new(),
             tells: true,
+            policed,
         };
         fs::create_dir(host.resources())?;
         host.configure("")?;
@@ -95,8 +106,9 @@ impl Host {
 
     /// Writes the host configuration: what every host has, and `more` TOML in front of its tables.
     pub fn configure(&self, more: &str) -> Result<()> {
+        let policy = if self.policed { "" } else { "[policy]\nenforce = false\n" };
         let text = format!(
-            "node = \"{}\"\n{more}\n[resources]\ndirectory = \"{}\"\n[paths]\nrun = \"{}\"\npin = \"{}\"\n",
+            "node = \"{}\"\n{more}\n{policy}[resources]\ndirectory = \"{}\"\n[paths]\nrun = \"{}\"\npin = \"{}\"\n",
             self.node,
             self.resources().display(),
             self.directory.path().join("run").display(),

@@ -5,4 +5,5 @@ pub mod fastpath;
 pub mod kernel;
 pub mod links;
 pub mod nftables;
+pub mod policy;
 pub mod routes;

@@ -48,6 +48,16 @@ fn render(status: &Status) -> String {
         if let Some(reason) = &endpoint.reason {
             line(&format!("{}: ", endpoint.name), reason);
         }
+        if let Some(policies) = &endpoint.policies {
+            line(&format!("{}: policies: ", endpoint.name), &listed(policies));
+        }
+        if endpoint.counters.flow_pressure > 0 {
+            let flows = endpoint.counters.flow_pressure;
+            line(
+                &format!("{}: ", endpoint.name),
+                &format!("{flows} flows were not remembered: its share is used up"),
+            );
+        }
         if let Some(reasons) = dropped(endpoint) {
             line(&format!("{}: dropped ", endpoint.name), &reasons);
         }
@@ -168,6 +178,11 @@ fn table(endpoints: &[EndpointStatus]) -> String {
     table.trim_fmt()
 }
 
+/// The policies of an endpoint.
+fn listed(policies: &[String]) -> String {
+    if policies.is_empty() { "none, so its profiles decide".to_owned() } else { policies.join(", ") }
+}
+
 fn dropped(endpoint: &EndpointStatus) -> Option<String> {
     let reasons: Vec<_> =
         endpoint.counters.dropped.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
@@ -211,6 +226,7 @@ mod tests {
                 reason: Some("no room".into()),
                 hooks: Hooks::OFF,
                 addresses: vec!["2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap()],
+                policies: Some(vec!["sg-web".into(), "sg-ssh".into()]),
                 counters: EndpointCounters {
                     forwarded_xdp: 7,
                     dropped: [("source_mac".to_owned(), 3)].into(),
@@ -234,6 +250,7 @@ mod tests {
             "2 h 29 min",
             "2001:db8::2",
             "web1: no room\n",
+            "web1: policies: sg-web, sg-ssh\n",
             "web1: dropped source_mac 3\n",
             "blocked, as no endpoint has them: tap9\n",
             "a.yaml:3:1: Subnet s: spec.cidr: bad (kept: last good state)\n",

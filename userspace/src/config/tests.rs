@@ -42,7 +42,7 @@ fn the_contract_is_accepted_whole() {
     assert_eq!(config.uplinks[0].as_str(), "eth0");
     assert_eq!(config.dhcp6.server_duid.as_bytes(), [0, 3, 0, 1, 2, 0, 0x5e, 0x10, 0, 1]);
     assert_eq!(config.metrics.listen, Some("[::1]:9099".parse().unwrap()));
-    assert_eq!(config.limits, LimitsConfig { endpoints: 2048, routes: 262_144 });
+    assert_eq!(config.limits, LimitsConfig { endpoints: 2048, routes: 262_144, ..LimitsConfig::default() });
     assert_eq!(
         config.fastpath,
         FastPathConfig { tc: TcMode::Clsact, xdp: XdpMode::Off, uplink: UplinkMode::Both }
@@ -58,7 +58,10 @@ fn every_key_has_a_default() {
     assert_eq!(config.resources.directory, Path::new("/etc/serval/resources"));
     assert_eq!(config.paths.pin, Path::new("/sys/fs/bpf/serval"));
     assert_eq!(config.fastpath, FastPathConfig::default());
-    assert_eq!(config.limits, LimitsConfig { endpoints: 1024, routes: 1_048_576 });
+    assert_eq!(
+        config.limits,
+        LimitsConfig { endpoints: 1024, routes: 1_048_576, flows: 1_048_576, flows_per_endpoint: 4096 }
+    );
     assert_eq!(config.dhcp6.server_duid.to_string(), "00:04:e4:58:85:9c:c9:98:59:50:8e:09:b8:15:7c:46:65:9a");
 }
 
@@ -67,7 +70,7 @@ fn a_wrong_value_says_line_column_key_and_what_is_right() {
     for (text, expected) in [
         (
             "nodes = 1",
-            "1:1: nodes: unknown field `nodes`, expected one of `node`, `tap_prefix`, `uplinks`, `resources`, `dhcp6`, `bird`, `metrics`, `paths`, `limits`, `fastpath`",
+            "1:1: nodes: unknown field `nodes`, expected one of `node`, `tap_prefix`, `uplinks`, `resources`, `dhcp6`, `bird`, `metrics`, `paths`, `limits`, `fastpath`, `policy`",
         ),
         ("\n[paths]\nruns = 1", "3:1: paths.runs: unknown field `runs`, expected `run` or `pin`"),
         ("node = 'a b'", "1:8: node: `a b` is no node: 1 to 253 letters, digits, `-`, `_` or `.`"),
@@ -99,6 +102,12 @@ fn a_wrong_value_says_line_column_key_and_what_is_right() {
         (
             "[metrics]\nlisten = '::1'",
             "2:10: metrics.listen: `::1` is no address to listen on; write one like [::1]:9099",
+        ),
+        ("[limits]\nflows = 0", "2:9: limits.flows: 0 is out of range: 1 to 16777216 flows"),
+        ("[policy]\nenforce = 1", "2:11: policy.enforce: invalid type: integer `1`, expected a boolean"),
+        (
+            "[policy]\nendpoint_to_host = 'return'",
+            "2:20: policy.endpoint_to_host: unknown variant `return`, expected `drop` or `accept`",
         ),
         ("[limits]\nroutes = 0", "2:10: limits.routes: 0 is out of range: 1 to 16777216 routes"),
         (

@@ -3,7 +3,7 @@
 use super::HANDOVER;
 use crate::apply::fastpath::{FastPath, FastPathError, Settings, detach_pinned};
 use crate::cause::in_one_line;
-use crate::config::{Config, XdpMode};
+use crate::config::{Config, EndpointToHost, XdpMode};
 use crate::status::{FastPathState, FastPathStatus};
 use std::time::Instant;
 
@@ -40,5 +40,9 @@ pub fn open(config: &Config) -> Result<FastPath, FastPathError> {
         xdp: config.fastpath.xdp == XdpMode::Native,
         max_routes: config.limits.routes,
         uplink: config.fastpath.uplink,
+        policed: config.policy.enforce,
+        host_is_open: config.policy.endpoint_to_host == EndpointToHost::Accept,
+        max_flows: config.limits.flows,
+        flows_per_endpoint: config.limits.flows_per_endpoint,
     })
 }

@@ -1,13 +1,15 @@
 //! The host as the daemon holds it: plan, ledger, and the two targets that steps go to.
 //!
 //! The order within a step keeps the promise that a TAP without a complete configuration forwards nothing: to open a
-//! TAP, the kernel's routes come first, then the maps, then the hooks; to close it, the kernel stops forwarding for it
-//! first, and the hooks, which still drop everything, go last.
+//! TAP, policy is in the maps first, then the endpoint, then the hooks, and then the kernel's routes, which without the
+//! hooks would let everything pass; to close it, the kernel stops forwarding for it first, and the hooks, which still drop
+//! everything, go last.
 
 use super::adopt;
 use super::bird::Routing;
 use super::events::{Events, Names};
 use super::ledger::{Failure, Ledger, Role, Step};
+use super::policy::Policing;
 use super::report::{self, Evidence};
 use super::uplinks::Uplinks;
 use crate::apply::fastpath::{self, FastPath, FastPathError, HookReport, TcHook, XdpHook};
@@ -16,7 +18,7 @@ use crate::cause::in_one_line;
 use crate::config::Config;
 use crate::plan::policy::{Direction, Origin};
 use crate::plan::{self, Attached, EndpointPlan, HostFacts, Plan};
-use crate::resource::{InterfaceName, Problem};
+use crate::resource::{EndpointName, InterfaceName, Problem};
 use crate::serve::control::{Reply, Verb};
 use crate::serve::{Endpoints, Server, advertise};
 use crate::source::Snapshot;
@@ -46,6 +48,7 @@ pub struct Host {
     routing: Routing,
     uplinks: Uplinks,
     events: Events,
+    policing: Policing,
     endpoints: watch::Sender<Endpoints>,
     published: Instant,
     /// The resource directory could be read once. Before that nobody knows whose a TAP is, and nothing is touched.
@@ -69,6 +72,7 @@ impl Host {
             routing: Routing::open(&config),
             uplinks: Uplinks::new(),
             events,
+            policing: Policing::new(config.policy.enforce),
             config,
             facts,
             snapshot: Snapshot::default(),
@@ -82,6 +86,9 @@ impl Host {
             drift: 0,
         };
         host.prepare().await;
+        if let Ok(fast_path) = &mut host.fast_path {
+            host.policing.open(fast_path);
+        }
         host.see_resources(snapshot);
         host.follow_routes();
         Ok(host)
@@ -123,6 +130,9 @@ impl Host {
         let unreadable = |p: &Problem| p.is_error() && !p.kept && p.line.is_none() && p.file == *directory;
         self.known |= !snapshot.problems.iter().any(unreadable);
         self.snapshot = snapshot;
+        if self.known {
+            self.policing.see_resources(&self.snapshot.resources, &self.config.node);
+        }
         self.replan();
     }
 
@@ -133,7 +143,7 @@ impl Host {
 
     /// When something that failed is to be tried again.
     pub fn wake(&self) -> Option<Instant> {
-        self.ledger.wake()
+        [self.ledger.wake(), self.policing.wake()].into_iter().flatten().min()
     }
 
     /// Takes a step.
@@ -170,6 +180,7 @@ impl Host {
     /// what else an earlier daemon left can go.
     pub async fn settle(&mut self) {
         self.publish();
+        self.policing.collect();
         if self.ready || !self.known {
             return;
         }
@@ -203,7 +214,9 @@ impl Host {
                 Err(error) => tracing::warn!("cannot verify the fast path: {}", in_one_line(&error)),
             },
             Err(status) if status.state == FastPathState::Unavailable => match adopt::open(&self.config) {
-                Ok(fast_path) => {
+                Ok(mut fast_path) => {
+                    self.policing.open(&mut fast_path);
+                    self.policing.apply(&self.plan);
                     self.fast_path = Ok(fast_path);
                     self.follow_routes();
                     let taps = self.ledger.attached().map(|(ifindex, _)| ifindex).collect();
@@ -213,6 +226,8 @@ impl Host {
             },
             Ok(_) | Err(_) => {}
         }
+        let repaired = self.policing.audit(&self.plan);
+        self.note_drift(repaired, "policy");
         self.uplinks.audit();
         self.apply_uplinks();
         self.ledger.audit();
@@ -278,6 +293,7 @@ impl Host {
                 tracing::warn!("{conflict}");
             }
         }
+        self.policing.apply(&self.plan);
         self.routing.replan(&self.config, &self.snapshot.resources);
     }
 
@@ -299,10 +315,18 @@ impl Host {
         }
     }
 
-    /// Opens a TAP for its endpoint, or sees that it is as planned: kernel, maps, hooks. How many things had to be
+    /// Opens a TAP for its endpoint, or sees that it is as planned: maps, hooks, kernel. How many things had to be
     /// changed. A kernel that refuses does not keep the hooks off: they guard.
     async fn open_tap(&mut self, attached: &Attached) -> (HookReport, Result<usize, Failure>) {
         let mut faults = Vec::new();
+        let mut hooks = off();
+        if let Ok(fast_path) = &mut self.fast_path {
+            // Blocks for the kernel's grace periods, and may: this is the main thread, and all else runs on workers.
+            match fast_path.apply(attached, &advertise::render(attached)) {
+                Ok(report) => hooks = report,
+                Err(error) => faults.push(in_one_line(&error)),
+            }
+        }
         let mut changed = 0;
         let mut passes = false;
         match self.kernel.apply(attached).await {
@@ -313,14 +337,6 @@ impl Host {
             Err(error) => {
                 passes = matches!(error, KernelError::Vanished { .. } | KernelError::Down { .. });
                 faults.push(error.to_string());
-            }
-        }
-        let mut hooks = off();
-        if let Ok(fast_path) = &mut self.fast_path {
-            // Blocks for the kernel's grace periods, and may: this is the main thread, and all else runs on workers.
-            match fast_path.apply(attached, &advertise::render(attached)) {
-                Ok(report) => hooks = report,
-                Err(error) => faults.push(in_one_line(&error)),
             }
         }
         let message = faults.join("; ");
@@ -359,6 +375,7 @@ impl Host {
 
     fn detach(&mut self) -> Result<Detached, FastPathError> {
         self.uplinks.stop();
+        self.policing.stop();
         let detached = FastPathStatus {
             state: FastPathState::Detached,
             reason: Some("taken off by `serval detach`; restart the daemon to put it back".to_owned()),
@@ -418,13 +435,19 @@ impl Host {
             node: self.config.node.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ready: self.ready,
-            faults: self.host_fault.iter().cloned().chain(server.problems()).collect(),
+            faults: self
+                .host_fault
+                .iter()
+                .cloned()
+                .chain(server.problems())
+                .chain(self.policing.fault())
+                .collect(),
             fast_path,
             endpoints: self
                 .plan
                 .endpoints
                 .iter()
-                .map(|(name, plan)| report::status(name, plan, on, &self.evidence(plan, server)))
+                .map(|(name, plan)| report::status(name, plan, on, &self.evidence(name, plan, server)))
                 .collect(),
             blocked: self.plan.blocked.values().map(ToString::to_string).collect(),
             problems: status::problems(&self.snapshot, &conflicts),
@@ -438,21 +461,30 @@ impl Host {
     fn details(&self, server: &Server) -> Vec<EndpointDetail> {
         let on = self.fast_path.is_ok();
         let endpoints = self.plan.endpoints.iter();
-        endpoints.map(|(name, plan)| report::detail(name, plan, on, &self.evidence(plan, server))).collect()
+        let detail = |(name, plan)| report::detail(name, plan, on, &self.evidence(name, plan, server));
+        endpoints.map(detail).collect()
     }
 
-    fn evidence(&self, plan: &EndpointPlan, server: &Server) -> Evidence<'_> {
-        let EndpointPlan::Attached(attached) = plan else { return Evidence::default() };
-        let counters = self.fast_path.as_ref().ok().and_then(|fast_path| {
-            fast_path.counters(attached.ifindex).unwrap_or_else(|error| {
+    fn evidence(&self, name: &EndpointName, plan: &EndpointPlan, server: &Server) -> Evidence<'_> {
+        let policy = self.policing.of(name);
+        let EndpointPlan::Attached(attached) = plan else {
+            return Evidence { policy, ..Evidence::default() };
+        };
+        let fast_path = self.fast_path.as_ref().ok();
+        fn read<T>(attached: &Attached, read: Result<Option<T>, FastPathError>) -> Option<T> {
+            read.unwrap_or_else(|error| {
                 tracing::warn!("{}: {}", attached.interface, in_one_line(&error));
                 None
             })
-        });
+        }
+        let counters = fast_path.and_then(|path| read(attached, path.counters(attached.ifindex)));
+        let pressure = fast_path.and_then(|path| read(attached, path.flow_pressure(attached.ifindex)));
         Evidence {
             entry: self.ledger.get(attached.ifindex),
             counters: counters.unwrap_or_default(),
+            flow_pressure: pressure.unwrap_or_default(),
             served: server.stats(attached.ifindex).unwrap_or_default(),
+            policy,
         }
     }
 }

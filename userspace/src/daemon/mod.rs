@@ -12,6 +12,7 @@ mod host;
 mod ledger;
 mod lock;
 mod notify;
+mod policy;
 mod report;
 mod uplinks;
 

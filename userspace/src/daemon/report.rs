@@ -1,6 +1,7 @@
 //! What `status` and `endpoints` say of an endpoint: pure, from the plan and what is known of its TAP.
 
 use super::ledger::{Entry, Role};
+use super::policy::PolicyReport;
 use crate::apply::fastpath::{HookReport, TcHook, XdpHook};
 use crate::plan::{Attached, EndpointPlan};
 use crate::resource::{EndpointName, HostAddress, InterfaceName};
@@ -16,8 +17,12 @@ pub struct Evidence<'a> {
     pub entry: Option<&'a Entry<HookReport>>,
     /// What the hooks counted.
     pub counters: Counters,
+    /// Flows that were not remembered.
+    pub flow_pressure: u64,
     /// What the daemon itself said to the VM.
     pub served: ServeStats,
+    /// What policy says about it, if it counts.
+    pub policy: Option<PolicyReport>,
 }
 
 /// One endpoint in the answer to `status`. `fast_path` says whether there is one at all.
@@ -27,7 +32,7 @@ pub fn status(
     fast_path: bool,
     evidence: &Evidence<'_>,
 ) -> EndpointStatus {
-    let (state, reason) = judge(plan, fast_path, evidence.entry);
+    let (state, reason) = judge(plan, fast_path, evidence);
     let (interface, addresses) = identity(plan);
     EndpointStatus {
         name: name.to_string(),
@@ -36,7 +41,8 @@ pub fn status(
         reason,
         hooks: evidence.entry.map_or(Hooks::OFF, |entry| hooks(&entry.hooks)),
         addresses: plain(addresses),
-        counters: counters(&evidence.counters, &evidence.served),
+        policies: evidence.policy.as_ref().map(|policy| policy.applied.clone()),
+        counters: counters(evidence),
         router_expires_in: evidence.served.router_expires_in,
     }
 }
@@ -52,7 +58,7 @@ pub fn detail(
     EndpointDetail {
         name: name.to_string(),
         interface: interface.to_string(),
-        state: judge(plan, fast_path, evidence.entry).0,
+        state: judge(plan, fast_path, evidence).0,
         addresses: plain(addresses),
         attached: match plan {
             EndpointPlan::Attached(attached) => Some(AttachedDetail {
@@ -73,7 +79,7 @@ pub fn detail(
 }
 
 /// The state of an endpoint, and what there is to say about it.
-fn judge(plan: &EndpointPlan, fast_path: bool, entry: Option<&Entry<HookReport>>) -> (State, Option<String>) {
+fn judge(plan: &EndpointPlan, fast_path: bool, evidence: &Evidence<'_>) -> (State, Option<String>) {
     let attached = match plan {
         EndpointPlan::Pending { interface, .. } => {
             return (State::Pending, Some(format!("waiting for TAP {interface}")));
@@ -81,7 +87,7 @@ fn judge(plan: &EndpointPlan, fast_path: bool, entry: Option<&Entry<HookReport>>
         EndpointPlan::Rejected { reason, .. } => return (State::Error, Some(reason.clone())),
         EndpointPlan::Attached(attached) => attached,
     };
-    let Some(entry) = entry.filter(|entry| is_made(entry, attached)) else {
+    let Some(entry) = evidence.entry.filter(|entry| is_made(entry, attached)) else {
         return (State::Pending, Some(format!("{} is being set up", attached.interface)));
     };
     let HookReport { xdp, tc, reason: without } = &entry.hooks;
@@ -92,6 +98,8 @@ fn judge(plan: &EndpointPlan, fast_path: bool, entry: Option<&Entry<HookReport>>
     };
     if let Some(fault) = &entry.fault {
         (State::Error, Some(fault.message.clone()))
+    } else if let Some(fault) = evidence.policy.as_ref().and_then(|policy| policy.fault.as_ref()) {
+        (State::Error, Some(also_without(fault.clone())))
     } else if fast_path && (*xdp, *tc) == (XdpHook::Off, TcHook::Off) {
         (State::Error, Some(without.clone().unwrap_or_else(|| format!("{interface} has no hook"))))
     } else if !attached.admin_up {
@@ -123,7 +131,8 @@ fn hooks(report: &HookReport) -> Hooks {
     Hooks { xdp: report.xdp, tc: report.tc }
 }
 
-fn counters(counters: &Counters, served: &ServeStats) -> EndpointCounters {
+fn counters(evidence: &Evidence<'_>) -> EndpointCounters {
+    let Evidence { counters, served, flow_pressure, .. } = evidence;
     let dropped = Reason::ALL.iter().map(|reason| (reason.label().to_owned(), counters.dropped(*reason)));
     EndpointCounters {
         forwarded_xdp: counters.get(Counter::ForwardedXdp),
@@ -136,6 +145,7 @@ fn counters(counters: &Counters, served: &ServeStats) -> EndpointCounters {
         delivered_tc: counters.get(Counter::DeliveredTc),
         delivered_kernel: counters.get(Counter::DeliveredKernel),
         dhcp6_replies: served.dhcp6_replies,
+        flow_pressure: *flow_pressure,
         dropped: dropped.filter(|(_, count)| *count > 0).collect(),
     }
 }
@@ -207,7 +217,7 @@ mod tests {
         counted.values[Counter::AnsweredRs.index()] = 1;
         counted.values[Reason::Vlan.index()] = 2;
         let served = ServeStats { dhcp6_replies: 4, solicitations_answered: 2, ..ServeStats::default() };
-        let counters = counters(&counted, &served);
+        let counters = counters(&Evidence { counters: counted, served, ..Evidence::default() });
         assert_eq!((counters.forwarded_tc, counters.answered_rs, counters.dhcp6_replies), (5, 3, 4));
         assert_eq!(counters.dropped, [("vlan".to_owned(), 2)].into());
     }

@@ -60,6 +60,10 @@ impl Rig {
             xdp: true,
             max_routes: 1024,
             uplink: UplinkMode::Tc,
+            policed: false,
+            host_is_open: false,
+            max_flows: 1024,
+            flows_per_endpoint: 16,
         }
     }
 

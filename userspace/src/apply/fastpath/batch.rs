@@ -145,6 +145,24 @@ impl<K: Pod, V: Pod> BatchMap<K, V> {
         }
     }
 
+    /// The value of a key.
+    pub fn get(&self, key: &K) -> io::Result<Option<V>> {
+        let mut value = std::mem::MaybeUninit::<V>::uninit();
+        let mut attr = self.element((&raw const *key) as u64, value.as_mut_ptr() as u64);
+        // SAFETY: the structure is the one of this command; it points to a key, and to room for a value.
+        match unsafe { bpf(BPF_MAP_LOOKUP_ELEM, &mut attr) } {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            Err(error) => Err(error),
+            // SAFETY: the kernel has written it, and every bit pattern is a value.
+            Ok(_) => Ok(Some(unsafe { value.assume_init() })),
+        }
+    }
+
+    /// How many entries it holds at most.
+    pub fn capacity(&self) -> io::Result<usize> {
+        Ok(self.map.info().map_err(io::Error::other)?.max_entries() as usize)
+    }
+
     fn update_one(&self, key: &K, value: &V) -> io::Result<()> {
         let mut attr = self.element((&raw const *key) as u64, (&raw const *value) as u64);
         // SAFETY: the structure is the one of this command; it points to a key and a value.

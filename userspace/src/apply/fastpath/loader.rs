@@ -2,8 +2,10 @@
 
 use super::FastPathError;
 use super::events::EventMaps;
+use super::flows::FlowMaps;
 use super::maps::Maps;
 use super::pins::{Pins, Role};
+use super::policy::PolicyMaps;
 use super::routes::RouteMaps;
 use super::tc::Filter;
 use super::trace;
@@ -12,7 +14,9 @@ use aya::programs::{ProgramError, ProgramFd, ProgramInfo, SchedClassifier, Xdp};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use dataplane_ebpf::abi::{
-    self, Address, Advertisement, Counters, Endpoint, NextHopGroup, Owner, Route, Uplink, names,
+    self, Address, Advertisement, Chain, Counters, Endpoint, EndpointPolicy, Flow, FlowKey, FlowQuota,
+    Identity, NextHopGroup, Owner, PeerKey, RingPlace, Route, ServiceKey, Step, StepKey, Steps, Uplink,
+    Vector, names,
 };
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -32,6 +36,14 @@ pub const NEXT_HOP_GROUPS: u32 = 16_384;
 const LOAD_ATTEMPTS: usize = 5;
 /// Length of a prefix, before its address.
 const PREFIX_KEY: usize = size_of::<u32>() + size_of::<Address>();
+/// The same before a protocol and port.
+const SERVICE_KEY: usize = size_of::<u32>() + size_of::<ServiceKey>();
+/// Chains an endpoint has: two in force, and two that are about to be.
+const CHAINS_PER_ENDPOINT: u32 = 4;
+/// Most entries of every other map of policy. The memory is taken as it is used.
+const POLICY_ENTRIES: u32 = 1 << 20;
+/// Most rules that are counted each for itself.
+pub const RULE_COUNTERS: u32 = 1 << 14;
 
 /// Whether this binary carries the BPF programs.
 pub fn embedded() -> bool {
@@ -109,6 +121,10 @@ pub struct Loaded {
     pub routes: RouteMaps,
     /// The maps of events.
     pub events: EventMaps,
+    /// The maps of policy.
+    pub policy: PolicyMaps,
+    /// The maps of flows.
+    pub flows: FlowMaps,
 }
 
 /// How to load the object.
@@ -119,6 +135,12 @@ pub struct Request<'a> {
     pub limit: u32,
     /// Most routes at a time.
     pub routes: u32,
+    /// Most entries of flows at a time.
+    pub flows: u32,
+    /// Policy counts.
+    pub policed: bool,
+    /// VMs may talk to the host as far as their own policy allows.
+    pub host_is_open: bool,
     /// Let frames of an interface without an endpoint pass.
     pub pass_unconfigured: bool,
 }
@@ -129,7 +151,7 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, FastPathError> {
         return Err(FastPathError::NoObject);
     }
     raise_memory_lock()?;
-    let definitions = definitions(request.limit, request.routes);
+    let definitions = definitions(request.limit, request.routes, request.flows);
     if let Some(pins) = request.pins {
         if !definitions.iter().all(|definition| definition.fits_pin(pins)) {
             tracing::info!("the pinned maps are of another size or version; they are replaced");
@@ -141,6 +163,9 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, FastPathError> {
     let pass_unconfigured = u32::from(request.pass_unconfigured);
     let mut loader = EbpfLoader::new();
     loader.override_global(names::PASS_UNCONFIGURED, &pass_unconfigured, true);
+    let (policed, host_is_open) = (u32::from(request.policed), u32::from(request.host_is_open));
+    loader.override_global(names::POLICED, &policed, true);
+    loader.override_global(names::HOST_IS_OPEN, &host_is_open, true);
     let mark = mark();
     loader.override_global(names::MARK, &mark, true);
     let log_level = trace::level();
@@ -171,6 +196,8 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, FastPathError> {
         maps: Maps::open(&mut take)?,
         routes: RouteMaps::open(&mut take)?,
         events: EventMaps::open(&mut take)?,
+        policy: PolicyMaps::open(&mut take)?,
+        flows: FlowMaps::open(&mut take)?,
     })
 }
 
@@ -190,17 +217,27 @@ struct Definition {
     max_entries: u32,
 }
 
-fn definitions(limit: u32, routes: u32) -> [Definition; 9] {
+fn define(
+    name: &'static str,
+    kind: MapType,
+    key_size: usize,
+    value_size: Option<usize>,
+    max_entries: u32,
+) -> Definition {
+    Definition { name, kind, key_size, value_size, max_entries }
+}
+
+fn definitions(limit: u32, routes: u32, flows: u32) -> Vec<Definition> {
+    let mut definitions = forwarding(limit, routes);
+    definitions.extend(policy(limit));
+    definitions.extend(remembered(limit, flows));
+    definitions
+}
+
+fn forwarding(limit: u32, routes: u32) -> Vec<Definition> {
     let index = size_of::<u32>();
     let addresses = limit.saturating_mul(ADDRESSES_PER_ENDPOINT).saturating_add(SPARE_ADDRESSES);
-    let define = |name, kind, key_size, value_size, max_entries| Definition {
-        name,
-        kind,
-        key_size,
-        value_size,
-        max_entries,
-    };
-    [
+    vec![
         define(names::ENDPOINTS, MapType::Hash, index, Some(size_of::<Endpoint>()), limit),
         define(names::ADDRESSES, MapType::Hash, size_of::<Address>(), Some(size_of::<Owner>()), addresses),
         define(names::ANSWERS, MapType::Hash, index, Some(size_of::<Advertisement>()), limit),
@@ -217,6 +254,40 @@ fn definitions(limit: u32, routes: u32) -> [Definition; 9] {
         define(names::ROUTES, MapType::LpmTrie, PREFIX_KEY, Some(size_of::<Route>()), routes),
         define(names::NEXT_HOPS, MapType::Array, index, Some(size_of::<NextHopGroup>()), NEXT_HOP_GROUPS),
         define(names::UPLINKS, MapType::Hash, index, Some(size_of::<Uplink>()), UPLINKS),
+    ]
+}
+
+fn policy(limit: u32) -> [Definition; 10] {
+    use MapType::{Array, Hash, LpmTrie, PerCpuArray};
+    let index = size_of::<u32>();
+    let chains = limit.saturating_mul(CHAINS_PER_ENDPOINT);
+    let sized = |name, kind, key, value, entries| define(name, kind, key, Some(value), entries);
+    [
+        sized(names::GENERATION, Array, index, size_of::<u64>(), 1),
+        sized(names::POLICIES, Hash, index, size_of::<EndpointPolicy>(), limit),
+        sized(names::CHAINS, Hash, index, size_of::<Chain>(), chains),
+        sized(names::HOST_IDENTITIES, Hash, size_of::<Address>(), size_of::<Identity>(), POLICY_ENTRIES),
+        sized(names::IDENTITIES, LpmTrie, PREFIX_KEY, size_of::<Identity>(), POLICY_ENTRIES),
+        sized(names::PEERS, Hash, size_of::<PeerKey>(), size_of::<Steps>(), POLICY_ENTRIES),
+        sized(names::SERVICES, LpmTrie, SERVICE_KEY, size_of::<Steps>(), POLICY_ENTRIES),
+        sized(names::VECTORS, Hash, index, size_of::<Vector>(), POLICY_ENTRIES),
+        sized(names::STEPS, Hash, size_of::<StepKey>(), size_of::<Step>(), POLICY_ENTRIES),
+        sized(names::RULE_COUNTERS, PerCpuArray, index, size_of::<u64>(), RULE_COUNTERS),
+    ]
+}
+
+fn remembered(limit: u32, flows: u32) -> [Definition; 3] {
+    let index = size_of::<u32>();
+    [
+        define(names::FLOWS, MapType::Hash, size_of::<FlowKey>(), Some(size_of::<Flow>()), flows),
+        define(names::FLOW_RINGS, MapType::Hash, size_of::<RingPlace>(), Some(size_of::<FlowKey>()), flows),
+        define(
+            names::FLOW_QUOTAS,
+            MapType::Array,
+            index,
+            Some(size_of::<FlowQuota>()),
+            limit.saturating_add(1),
+        ),
     ]
 }
 
@@ -374,7 +445,7 @@ mod tests {
 
     #[test]
     fn maps_have_room_for_more_addresses_than_endpoints() {
-        let addresses = |limit| definitions(limit, 1)[1].max_entries;
+        let addresses = |limit| forwarding(limit, 1)[1].max_entries;
         assert_eq!(addresses(1024), 4096 + 64);
         assert_eq!(addresses(u32::MAX), u32::MAX);
     }

@@ -14,6 +14,8 @@
 //! | `uplinks` | the interfaces towards other hosts |
 //! | `routes`, `batch` | the maps of routes, written in bulk by `apply::routes` |
 //! | `events` | what the hooks tell of packets |
+//! | `policy` | the maps of policy, written in bulk by `apply::policy` |
+//! | `flows` | what is remembered of an endpoint's flows |
 //! | `syscall` | the bpf system call, for what aya does not offer |
 //!
 //! Everything here is blocking and acts in the network namespace of the calling thread. Attaching tcx waits for a
@@ -23,11 +25,13 @@ mod batch;
 mod entries;
 mod error;
 mod events;
+mod flows;
 mod hooks;
 mod link;
 mod loader;
 mod maps;
 mod pins;
+pub mod policy;
 mod preview;
 mod routes;
 mod site;
@@ -41,13 +45,15 @@ pub use crate::config::{TcMode, UplinkMode};
 pub use entries::in_memory;
 pub use error::FastPathError;
 pub use events::{EventMaps, EventSwitch};
-pub use loader::{NEXT_HOP_GROUPS, embedded};
+pub use loader::{NEXT_HOP_GROUPS, RULE_COUNTERS, embedded};
+pub use policy::PolicyMaps;
 pub use preview::Preview;
 pub use routes::{Destination, RouteMaps};
 
 use crate::plan::Attached;
 use dataplane_ebpf::abi::{Address, Counters, SLOT_UNCONFIGURED, Uplink, names};
 use entries::Entries;
+use flows::FlowMaps;
 use hooks::Hooks;
 use loader::Request;
 use maps::{Maps, NoRoom};
@@ -73,6 +79,14 @@ pub struct Settings {
     pub max_routes: u32,
     /// Which hooks uplinks get.
     pub uplink: UplinkMode,
+    /// Policy counts, and what it says is in the maps.
+    pub policed: bool,
+    /// VMs may talk to the host as far as their own policy allows.
+    pub host_is_open: bool,
+    /// Most entries of flows: the size of the maps.
+    pub max_flows: u32,
+    /// Most flows of an endpoint.
+    pub flows_per_endpoint: u32,
 }
 
 /// How XDP is attached.
@@ -138,9 +152,11 @@ pub struct FastPath {
     maps: Maps,
     hooks: Hooks,
     slots: Slots,
+    flows: FlowMaps,
     /// Until somebody takes them.
     routes: Option<RouteMaps>,
     events: Option<EventMaps>,
+    policy: Option<PolicyMaps>,
     /// The uplinks as applied since the start.
     uplinks: Option<BTreeMap<u32, Uplink>>,
     /// What was applied since the start, by ifindex.
@@ -159,8 +175,17 @@ impl FastPath {
         let limit = settings.max_endpoints.max(1);
         let pins = Pins::open(&settings.pin)?;
         let routes = settings.max_routes.max(1);
-        let request = Request { pins: Some(&pins), limit, routes, pass_unconfigured: false };
-        let loader::Loaded { programs, maps, routes, events } = loader::load(&request)?;
+        let request = Request {
+            pins: Some(&pins),
+            limit,
+            routes,
+            flows: settings.max_flows.max(1),
+            policed: settings.policed,
+            host_is_open: settings.host_is_open,
+            pass_unconfigured: false,
+        };
+        let loader::Loaded { programs, maps, routes, events, policy, mut flows } = loader::load(&request)?;
+        flows.set_places(settings.flows_per_endpoint);
         let slots = Slots::recover(limit, maps.endpoints.content().iter().map(|(i, e)| (*i, e.slot)));
         let hooks = Hooks::new(programs, settings.tc, settings.xdp, settings.uplink);
         Ok(Self {
@@ -169,12 +194,19 @@ impl FastPath {
             maps,
             hooks,
             slots,
+            flows,
             routes: Some(routes),
             events: Some(events),
+            policy: settings.policed.then_some(policy),
             uplinks: None,
             applied: BTreeMap::new(),
             awaited: BTreeSet::new(),
         })
+    }
+
+    /// The maps of policy, for whoever writes them; once, and only if policy counts.
+    pub fn take_policy(&mut self) -> Option<PolicyMaps> {
+        self.policy.take()
     }
 
     /// Gives an endpoint the fast path, or brings it up to date: first the maps, then the hooks. On an error the
@@ -211,6 +243,7 @@ impl FastPath {
         self.hooks.detach(ifindex, Role::Tap, Some(&self.pins))?;
         self.maps.clear(ifindex)?;
         if let Some(slot) = self.slots.release(ifindex) {
+            self.flows.forget(slot)?;
             self.maps.reset_counters(slot)?;
         }
         self.applied.remove(&ifindex);
@@ -243,6 +276,7 @@ impl FastPath {
         for (ifindex, entries) in &self.applied {
             let missing = entries.reachable && !self.maps.has_device(*ifindex);
             drift += usize::from(missing) + self.hooks.lost(*ifindex, Role::Tap);
+            drift += usize::from(self.flows.admit(entries.endpoint.slot)?);
             self.maps.write(*ifindex, entries)?;
             self.hooks.attach(*ifindex, Role::Tap, Some(&self.pins));
         }
@@ -260,6 +294,11 @@ impl FastPath {
     /// Counters of an interface; `None` when it has no endpoint.
     pub fn counters(&self, ifindex: u32) -> Result<Option<Counters>, FastPathError> {
         self.slots.get(ifindex).map(|slot| self.maps.counters(slot)).transpose()
+    }
+
+    /// Flows of an endpoint that could not be remembered because its share was used up.
+    pub fn flow_pressure(&self, ifindex: u32) -> Result<Option<u64>, FastPathError> {
+        self.slots.get(ifindex).map(|slot| self.flows.pressure(slot)).transpose()
     }
 
     /// Counters of frames on interfaces without an endpoint.
@@ -287,9 +326,11 @@ impl FastPath {
                 let slot = self.slots.take(ifindex);
                 let slot = slot.ok_or_else(|| full(names::ENDPOINTS, self.limit, self.limit))?;
                 self.maps.reset_counters(slot)?;
+                self.flows.forget(slot)?;
                 slot
             }
         };
+        self.flows.admit(slot)?;
         let entries = Entries::new(attached, slot, advertisement)?;
         self.maps
             .room_for(ifindex, &entries)

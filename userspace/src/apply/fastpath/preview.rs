@@ -17,7 +17,15 @@ pub struct Preview {
 impl Preview {
     /// Attaches all programs to the interface.
     pub fn attach(ifindex: u32) -> Result<(Self, HookReport), FastPathError> {
-        let request = Request { pins: None, limit: 1, routes: 1, pass_unconfigured: true };
+        let request = Request {
+            pins: None,
+            limit: 1,
+            routes: 1,
+            flows: 1,
+            policed: false,
+            host_is_open: false,
+            pass_unconfigured: true,
+        };
         let loaded = loader::load(&request)?;
         let mut hooks = Hooks::new(loaded.programs, TcMode::Auto, true, UplinkMode::Off);
         let report = hooks.attach(ifindex, Role::Tap, None);

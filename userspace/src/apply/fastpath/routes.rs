@@ -15,9 +15,9 @@ pub type Destination = (Ipv6Addr, u8);
 /// Key of `ROUTES` (`struct bpf_lpm_trie_key_u8`): length in host byte order, then the address.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct PrefixKey {
-    length: u32,
-    address: [u8; 16],
+pub(super) struct PrefixKey {
+    pub length: u32,
+    pub address: [u8; 16],
 }
 
 // SAFETY: `repr(C)`, without padding, and every bit pattern is a value.
@@ -95,7 +95,8 @@ fn key((address, length): Destination) -> PrefixKey {
     PrefixKey { length: u32::from(length), address: address.octets() }
 }
 
-fn open<K: Pod, V: Pod>(name: &'static str, map: Map) -> Result<BatchMap<K, V>, FastPathError> {
+/// A map for changes in bulk.
+pub(super) fn open<K: Pod, V: Pod>(name: &'static str, map: Map) -> Result<BatchMap<K, V>, FastPathError> {
     let data: MapData = match map {
         Map::HashMap(data) | Map::LpmTrie(data) | Map::Array(data) => data,
         _ => return Err(FastPathError::Incomplete { kind: "map of the right type", name }),

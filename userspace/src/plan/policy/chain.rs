@@ -3,7 +3,7 @@
 
 use super::labels::Labelled;
 use super::order::TierPolicies;
-use super::{Direction, SetId, Sets};
+use super::{Direction, SetId, SetName, Sets};
 use crate::resource::policy::{
     Action, Entity, IcmpMatch, Port, PortRange, Profile, Protocol, Rule, ScopedName,
 };
@@ -100,16 +100,23 @@ pub struct EndMatch {
     pub not_ports: Vec<PortRange>,
 }
 
+impl Chain {
+    /// The chain that lets nothing pass.
+    pub fn closed() -> Self {
+        let step = Step { matching: Match::default(), action: StepAction::Deny, origin: Origin::NoProfile };
+        Self { steps: vec![step] }
+    }
+}
+
 /// Makes chains that share their sets.
 pub(super) struct Builder<'a> {
     labelled: &'a Labelled<'a>,
     sets: Sets,
-    selected: BTreeMap<Selector, SetId>,
 }
 
 impl<'a> Builder<'a> {
     pub fn new(labelled: &'a Labelled<'a>) -> Self {
-        Self { labelled, sets: Sets::default(), selected: BTreeMap::new() }
+        Self { labelled, sets: Sets::default() }
     }
 
     /// All sets that chains speak of.
@@ -220,13 +227,13 @@ impl<'a> Builder<'a> {
     fn addresses(&mut self, entity: &Entity) -> EndMatch {
         let mut end = EndMatch::default();
         if let Some(nets) = &entity.nets {
-            end.within.push(self.sets.intern(nets.iter().copied().collect()));
+            end.within.push(self.sets.nets(nets.iter().copied().collect()));
         }
         if let Some(selector) = &entity.selector {
             end.within.push(self.selected(selector));
         }
         if !entity.not_nets.is_empty() {
-            end.outside.push(self.sets.intern(entity.not_nets.iter().copied().collect()));
+            end.outside.push(self.sets.nets(entity.not_nets.iter().copied().collect()));
         }
         if let Some(selector) = &entity.not_selector {
             end.outside.push(self.selected(selector));
@@ -235,12 +242,8 @@ impl<'a> Builder<'a> {
     }
 
     fn selected(&mut self, selector: &Selector) -> SetId {
-        if let Some(&id) = self.selected.get(selector) {
-            return id;
-        }
-        let id = self.sets.intern(self.labelled.chosen(selector));
-        self.selected.insert(selector.clone(), id);
-        id
+        let labelled = self.labelled;
+        self.sets.intern(SetName::Selected(selector.clone()), || labelled.chosen(selector))
     }
 
     /// Our end; `None` when no port can match.
@@ -267,8 +270,9 @@ impl<'a> Builder<'a> {
     fn their_ends(&mut self, entity: &Entity, protocol: Option<Protocol>) -> Vec<EndMatch> {
         let end = self.addresses(entity);
         let (wanted, unwanted) = (numbers(&entity.ports), numbers(&entity.not_ports));
-        let any_names = names(&entity.ports).chain(names(&entity.not_ports)).next().is_some();
-        if !any_names {
+        let called = [&entity.ports, &entity.not_ports].map(|ports| names(ports).map(str::to_owned));
+        let called = <(Vec<_>, Vec<_>)>::from(called.map(Iterator::collect));
+        if called.0.is_empty() && called.1.is_empty() {
             return vec![EndMatch { ports: wanted, not_ports: unwanted, ..end }];
         }
         // All with a port of such a name, by what they mean by it.
@@ -287,10 +291,12 @@ impl<'a> Builder<'a> {
             all.extend(addresses.iter().copied());
             groups.entry(meaning).or_default().extend(addresses);
         }
+        let whoever = |meaning| SetName::Named { protocol, names: called.clone(), meaning };
         let mut ends = Vec::new();
         for ((ports, not_ports), addresses) in groups {
             let mut end = end.clone();
-            end.within.push(self.sets.intern(addresses));
+            let name = whoever(Some((ports.clone(), not_ports.clone())));
+            end.within.push(self.sets.intern(name, || addresses));
             end.ports = wanted.iter().copied().chain(ports).collect();
             end.not_ports = unwanted.iter().copied().chain(not_ports).collect();
             if entity.ports.is_empty() || !end.ports.is_empty() {
@@ -299,7 +305,7 @@ impl<'a> Builder<'a> {
         }
         if entity.ports.is_empty() || !wanted.is_empty() {
             let mut others = end;
-            others.outside.push(self.sets.intern(all));
+            others.outside.push(self.sets.intern(whoever(None), || all));
             (others.ports, others.not_ports) = (wanted, unwanted);
             ends.push(others);
         }

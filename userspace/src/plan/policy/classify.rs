@@ -84,7 +84,7 @@ impl Classifier {
             })
         };
         let endpoints = policies.endpoints.values();
-        let of = endpoints.map(|EndpointPolicy { ingress, egress }| (id(ingress), id(egress))).collect();
+        let of = endpoints.map(|EndpointPolicy { ingress, egress, .. }| (id(ingress), id(egress))).collect();
         (Self { identities, chains }, of)
     }
 }

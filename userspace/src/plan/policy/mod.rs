@@ -16,12 +16,12 @@ pub mod reference;
 mod sets;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use chain::{Chain, Origin, Step, StepAction};
-pub use sets::{SetId, Sets};
+pub use sets::{SetId, SetName, Sets};
 
-use crate::resource::{EndpointName, Resources};
+use crate::resource::{EndpointName, Resources, ScopedName};
 use labels::Labelled;
 use std::collections::BTreeMap;
 
@@ -50,6 +50,8 @@ pub struct EndpointPolicy {
     pub ingress: Chain,
     /// Packets from the VM.
     pub egress: Chain,
+    /// The policies that are about it, in order.
+    pub applied: Vec<ScopedName>,
 }
 
 /// Says for every endpoint of `node` what its packets are asked.
@@ -64,7 +66,10 @@ pub fn policies(resources: &Resources, node: &str) -> Policies {
         let profiles: Vec<_> =
             endpoint.profiles.iter().filter_map(|name| resources.profiles.get(name)).collect();
         let mut chain = |direction| builder.chain(endpoint, direction, &applied, &profiles);
-        let policy = EndpointPolicy { ingress: chain(Direction::Ingress), egress: chain(Direction::Egress) };
+        let (ingress, egress) = (chain(Direction::Ingress), chain(Direction::Egress));
+        let policies = applied.iter().flat_map(|tier| &tier.policies);
+        let policy =
+            EndpointPolicy { ingress, egress, applied: policies.map(|policy| policy.name.clone()).collect() };
         endpoints.insert(endpoint.name.clone(), policy);
     }
     Policies { endpoints, sets: builder.into_sets() }

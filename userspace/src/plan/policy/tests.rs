@@ -71,7 +71,7 @@ impl Compiled {
 }
 
 /// A packet as the data plane sees it.
-fn subject<'a>(packet: &Packet, source: &'a Address, destination: &'a Address) -> Subject<'a> {
+pub(crate) fn subject<'a>(packet: &Packet, source: &'a Address, destination: &'a Address) -> Subject<'a> {
     let (source_port, destination_port) = match packet.protocol {
         Protocol::ICMP6 => (0, u16::from_be_bytes([packet.icmp.0, packet.icmp.1])),
         protocol if protocol.has_ports() => (packet.source_port, packet.destination_port),

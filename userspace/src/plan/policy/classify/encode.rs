@@ -6,7 +6,7 @@ use dataplane_ebpf::abi::{
     self, End, PeerKey, SERVICE_PROTOCOL_BITS, ServiceKey, StepKey, Steps, VECTOR_WORDS, chain_flags,
     step_actions,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The entries of one chain in every map.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub struct ChainEntries {
 #[derive(Debug, Default)]
 pub struct Vectors {
     numbers: BTreeMap<Vector, u32>,
+    taken: BTreeSet<u32>,
+    next: u32,
 }
 
 impl Vectors {
@@ -35,9 +37,27 @@ impl Vectors {
         })
     }
 
+    /// Numbers that somebody else has, and that are not to be given until [`keep`](Self::keep).
+    pub fn reserve(&mut self, numbers: impl IntoIterator<Item = u32>) {
+        self.taken.extend(numbers);
+    }
+
+    /// Keeps these numbers, and takes all others back.
+    pub fn keep(&mut self, numbers: &BTreeSet<u32>) {
+        self.numbers.retain(|_, number| numbers.contains(number));
+        self.taken = self.numbers.values().copied().collect();
+    }
+
     fn number(&mut self, vector: &Vector) -> u32 {
-        let next = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
-        *self.numbers.entry(vector.clone()).or_insert(next)
+        if let Some(number) = self.numbers.get(vector) {
+            return *number;
+        }
+        // Far more than any map holds.
+        while !self.taken.insert(self.next) {
+            self.next = self.next.wrapping_add(1);
+        }
+        self.numbers.insert(vector.clone(), self.next);
+        self.next
     }
 }
 

@@ -133,8 +133,8 @@ fn long_chains_find_the_same_step() {
 fn ten_thousand_members_are_few_identities() {
     let mut sets = Sets::default();
     let many = (0..10_000u16).map(|i| ipnet::Ipv6Net::from(Ipv6Addr::new(0x2001, 0xdb8, 7, 0, 0, 0, 0, i)));
-    let many = sets.intern(many.collect());
-    let around = sets.intern(["2001:db8:7::/48".parse().unwrap()].into());
+    let many = sets.nets(many.collect());
+    let around = sets.nets(["2001:db8:7::/48".parse().unwrap()].into());
     let identities = classify::Identities::new(&sets);
     let found: Vec<_> = identities.iter().map(|(_, sets)| sets.iter().copied().collect::<Vec<_>>()).collect();
     assert_eq!(found, [vec![around], vec![many, around]]);

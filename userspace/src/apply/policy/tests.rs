@@ -1,0 +1,186 @@
+//! The promise of generations, held in memory against random sequences of policies: wherever an update ends, and whoever
+//! goes on from there, packets are judged by what was before or by what is after, never by anything else.
+
+use super::tables::{Numbering, Tables};
+use super::update::{Present, Update};
+use crate::plan::policy::arbitrary::{NODE, packets, worlds};
+use crate::plan::policy::classify::STEPS;
+use crate::plan::policy::reference::{self, Packet};
+use crate::plan::policy::tests::subject;
+use crate::plan::policy::{Chain, Direction, EndpointPolicy, Origin, Policies, Step, StepAction, policies};
+use crate::resource::{EndpointName, Resources};
+use dataplane_ebpf::abi::{Address, ChainPair};
+use dataplane_ebpf::decide::policy::evaluate;
+use dataplane_ebpf::host::MemoryPolicies;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+/// A daemon, as far as it writes policy into maps, which are in memory.
+#[derive(Default)]
+struct Daemon {
+    numbering: Numbering,
+    wanted: Tables,
+}
+
+impl Daemon {
+    /// One that starts and finds these maps.
+    fn adopting(present: &Present) -> Self {
+        let mut daemon = Self::default();
+        daemon.numbering.reserve(&present.used());
+        daemon
+    }
+
+    fn update(&mut self, present: &Present, resources: &Resources) -> (Update, BTreeMap<u32, EndpointName>) {
+        let (tables, _) = self.numbering.tables(&policies(resources, NODE)).unwrap();
+        let attached = taps(&tables);
+        let update = Update::new(present, &tables, &pairs(&tables));
+        self.wanted = tables;
+        (update, attached)
+    }
+}
+
+/// Endpoints are behind TAPs whose ifindex is in their name.
+fn taps(tables: &Tables) -> BTreeMap<u32, EndpointName> {
+    let ifindex = |name: &EndpointName| name.name[2..].parse::<u32>().unwrap() + 1;
+    tables.endpoints.keys().map(|name| (ifindex(name), name.clone())).collect()
+}
+
+fn pairs(tables: &Tables) -> BTreeMap<u32, ChainPair> {
+    taps(tables).into_iter().map(|(ifindex, name)| (ifindex, tables.endpoints[&name])).collect()
+}
+
+/// The steps of an update, each as the maps may be found after it.
+fn stages(present: &Present, update: &Update) -> Vec<Present> {
+    let mut stages = vec![present.clone()];
+    let mut stage = present.clone();
+    let mut note = |stage: &Present| stages.push(stage.clone());
+    // Maps in their order, and within a map any part of its entries.
+    macro_rules! write {
+        ($($map:ident),*) => { $(
+            for (number, entry) in update.$map.iter().enumerate() {
+                stage.$map.extend([*entry]);
+                if number == update.$map.len() / 2 || number + 1 == update.$map.len() {
+                    note(&stage);
+                }
+            }
+        )* };
+    }
+    write!(vectors, steps, services, peers, chains, identities, policies);
+    stages
+}
+
+/// What the hooks read.
+fn memory(present: &Present) -> MemoryPolicies {
+    let at = |policy: &dataplane_ebpf::abi::EndpointPolicy| *policy.at(present.generation);
+    let memory = MemoryPolicies {
+        endpoints: present.policies.iter().map(|(ifindex, policy)| (*ifindex, at(policy))).collect(),
+        chains: present.chains.clone(),
+        identities: present
+            .identities
+            .iter()
+            .map(|(net, identity)| ((Address::new(net.addr().octets()), net.prefix_len()), *identity))
+            .collect(),
+        peers: present.peers.clone(),
+        services: present.services.clone(),
+        vectors: present.vectors.clone(),
+        steps: present.steps.clone(),
+        ..MemoryPolicies::default()
+    };
+    memory.generation.set(present.generation);
+    memory
+}
+
+/// Whether every packet gets the verdict of these resources, as far as endpoints are known to both.
+fn check(present: &Present, resources: &Resources, packets: &[Packet]) -> Result<(), TestCaseError> {
+    let memory = memory(present);
+    let endpoints = resources.endpoints.values().filter(|endpoint| endpoint.node == NODE);
+    for endpoint in endpoints {
+        let ifindex: u32 = endpoint.name.name[2..].parse::<u32>().unwrap() + 1;
+        let Some(pair) = memory.endpoints.get(&ifindex) else {
+            return Err(TestCaseError::fail(format!("{} has no chains", endpoint.name)));
+        };
+        for packet in packets {
+            let (source, destination) =
+                (Address::new(packet.source.octets()), Address::new(packet.destination.octets()));
+            for (direction, chain) in [(Direction::Ingress, pair.ingress), (Direction::Egress, pair.egress)] {
+                let found = evaluate(&memory, chain, &subject(packet, &source, &destination)).allowed;
+                let expected = reference::evaluate(resources, endpoint, direction, packet).allowed;
+                prop_assert_eq!(found, expected, "{} {:?} {:?}", endpoint.name, direction, packet);
+            }
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn an_update_counts_whole_or_not_at_all(
+        sequence in vec((worlds(), any::<bool>()), 1..5),
+        packets in vec(packets(), 1..12),
+    ) {
+        let mut present = Present::default();
+        let mut daemon = Daemon::adopting(&present);
+        let mut before: Option<&Resources> = None;
+        for (resources, dies) in &sequence {
+            let (update, _) = daemon.update(&present, resources);
+            let stages = stages(&present, &update);
+            if let Some(before) = before {
+                for stage in &stages {
+                    check(stage, before, &packets)?;
+                }
+            }
+            if *dies {
+                // Killed just before it changes over; the next one finds that.
+                present = stages.last().unwrap().clone();
+                daemon = Daemon::adopting(&present);
+                let (update, _) = daemon.update(&present, resources);
+                if let Some(before) = before {
+                    for stage in self::stages(&present, &update) {
+                        check(&stage, before, &packets)?;
+                    }
+                }
+                present.write(&update);
+                check(&present, resources, &packets)?;
+                present.remove(&update.garbage);
+            } else {
+                present.write(&update);
+                check(&present, resources, &packets)?;
+                present.remove(&update.garbage);
+            }
+            daemon.numbering.keep(&daemon.wanted);
+            check(&present, resources, &packets)?;
+            // Nothing is left of before, and there is nothing to do.
+            let again = Update::new(&present, &daemon.wanted, &pairs(&daemon.wanted));
+            prop_assert!(again.is_empty(), "{:?}", again);
+            let (again, _) = daemon.update(&present, resources);
+            prop_assert!(again.is_empty(), "{:?}", again);
+            before = Some(resources);
+        }
+    }
+}
+
+#[test]
+fn chains_that_the_hooks_cannot_follow_are_closed_and_said_so() {
+    let step = |action| Step { action, ..Chain::closed().steps.remove(0) };
+    let name = |name: &str| EndpointName { namespace: "openstack".into(), name: name.into() };
+    let policy = |steps| EndpointPolicy {
+        ingress: Chain { steps },
+        egress: Chain { steps: vec![step(StepAction::Allow)] },
+        applied: Vec::new(),
+    };
+    let endpoints = BTreeMap::from([
+        (name("long"), policy(vec![step(StepAction::Allow); STEPS + 1])),
+        (name("logs"), policy(vec![step(StepAction::Log); 32])),
+        (name("fits"), policy([vec![step(StepAction::Log); 31], vec![step(StepAction::Allow)]].concat())),
+    ]);
+    let (tables, _) = Numbering::default().tables(&Policies { endpoints, ..Policies::default() }).unwrap();
+    assert_eq!(tables.faults.keys().map(|name| name.name.as_str()).collect::<Vec<_>>(), ["logs", "long"]);
+    assert!(tables.faults[&name("long")].contains("4097 rules, and 4096 are possible"), "{tables:?}");
+    assert_eq!(tables.endpoints[&name("long")], tables.endpoints[&name("logs")]);
+    assert_ne!(tables.endpoints[&name("long")].ingress, tables.endpoints[&name("fits")].ingress);
+    assert_eq!(tables.endpoints[&name("long")].egress, tables.endpoints[&name("fits")].egress);
+    assert!(matches!(Chain::closed().steps[0].origin, Origin::NoProfile));
+}
