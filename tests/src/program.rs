@@ -141,10 +141,8 @@ impl Programs {
         for (ifindex, endpoint) in &tables.endpoints {
             endpoints.insert(ifindex, endpoint, 0).expect("endpoint");
         }
-        let mut addresses: HashMap<_, Address, Owner> = self.map(names::ADDRESSES);
-        for (address, owner) in &tables.addresses {
-            addresses.insert(address, owner, 0).expect("address");
-        }
+        let addresses = tables.addresses.iter().map(|(address, owner)| (*address, *owner));
+        self.replace::<Address, Owner>(names::ADDRESSES, addresses);
         let mut answers: HashMap<_, u32, Advertisement> = self.map(names::ANSWERS);
         for (ifindex, advertisement) in &tables.answers {
             answers.insert(ifindex, **advertisement, 0).expect("answer");

@@ -3,7 +3,7 @@
 use super::Programs;
 use aya::Pod;
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, PerCpuArray};
+use aya::maps::{Array, HashMap, PerCpuArray, PerCpuValues};
 use dataplane_ebpf::abi::{
     Address, Chain, EndpointPolicy, Flow, FlowKey, FlowQuota, Identity, PeerKey, RingPlace,
     SERVICE_PROTOCOL_BITS, Step, StepKey, Steps, Vector, names,
@@ -105,7 +105,18 @@ impl Programs {
         counts.collect()
     }
 
-    fn replace<K: Pod, V: Pod>(&mut self, name: &str, entries: impl IntoIterator<Item = (K, V)>) {
+    /// Sets the counters below `counters` to zero.
+    pub fn clear_rules(&mut self, counters: u32) {
+        let cpus = aya::util::nr_cpus().expect("number of CPUs");
+        let mut rules: PerCpuArray<_, u64> = self.map(names::RULE_COUNTERS);
+        for rule in 0..counters {
+            let zero = PerCpuValues::try_from(vec![0; cpus]).expect("a value per CPU");
+            rules.set(rule, zero, 0).expect("rule");
+        }
+    }
+
+    /// Makes these the only entries of a map.
+    pub(super) fn replace<K: Pod, V: Pod>(&mut self, name: &str, entries: impl IntoIterator<Item = (K, V)>) {
         let mut map: HashMap<_, K, V> = self.map(name);
         let old: Vec<K> = map.keys().map(|key| key.expect("a key")).collect();
         for key in old {

@@ -1,5 +1,6 @@
 //! The case table on the host build of the decision and on the loaded programs: verdict, exact bytes and all counters.
-//! Then the same for stories of policy, for frames that nobody thought of, and for many flows over several next hops: both must agree.
+//! Then the same for stories of policy, for random worlds of it, for frames that nobody thought of, and for many flows over
+//! several next hops: both must agree.
 
 mod any_frame;
 mod events;
@@ -7,3 +8,4 @@ mod next_hops;
 mod policy;
 mod runs;
 mod table;
+mod worlds;

@@ -17,6 +17,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
+use std::ops::Range;
 
 /// The node of most endpoints.
 pub const NODE: &str = "here";
@@ -135,14 +136,14 @@ fn rules() -> impl Strategy<Value = Rule> {
         )
 }
 
-fn policies() -> impl Strategy<Value = Policy> {
+fn policies(rules_each: Range<usize>) -> impl Strategy<Value = Policy> {
     (
         (option::of(select(vec!["one", "two"])), select(vec!["p", "q", "default.r", "s"])),
         select(vec!["default", "first", "second", "unknown"]),
         option::of(select(vec![-1.0, 0.0, 10.5])),
         selectors(),
-        option::weighted(0.8, vec(rules(), 0..6)),
-        option::weighted(0.8, vec(rules(), 0..6)),
+        option::weighted(0.8, vec(rules(), rules_each.clone())),
+        option::weighted(0.8, vec(rules(), rules_each)),
     )
         .prop_map(|((namespace, name), tier, order, selector, ingress, egress)| Policy {
             name: ScopedName { namespace: namespace.map(str::to_owned), name: name.to_owned() },
@@ -190,10 +191,21 @@ fn endpoints() -> impl Strategy<Value = Vec<WorkloadEndpoint>> {
 
 /// Documents of all kinds.
 pub fn worlds() -> impl Strategy<Value = Resources> {
+    worlds_with(0..6)
+}
+
+/// The same, with so many rules in each direction of a policy.
+pub fn worlds_with(rules_each: Range<usize>) -> impl Strategy<Value = Resources> {
     let tier = (option::of(select(vec![1.0, 2.0])), any::<bool>());
     let profile = || (vec(rules(), 0..3), vec(rules(), 0..3), labels());
     let set = (option::of(select(vec!["one", "two"])), vec(nets(), 0..4), labels());
-    (vec(policies(), 0..8), endpoints(), (tier.clone(), tier), (profile(), profile()), vec(set, 0..3))
+    (
+        vec(policies(rules_each), 0..8),
+        endpoints(),
+        (tier.clone(), tier),
+        (profile(), profile()),
+        vec(set, 0..3),
+    )
         .prop_map(|(policies, endpoints, tiers, profiles, sets)| {
             let mut resources = Resources::default();
             for policy in policies {
