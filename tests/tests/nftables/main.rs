@@ -1,5 +1,6 @@
 //! The guard and the policy as nftables rules, shown by real frames through TAPs of a host without BPF.
 
+mod detach;
 mod flows;
 mod rig;
 mod rules;

@@ -1,9 +1,10 @@
-//! `serval detach`: takes the fast path off. By the daemon if one runs; else by what it left pinned.
+//! `serval detach`: takes the fast path off, once nftables rules judge in its place. By the daemon if one runs; else by
+//! what it left pinned.
 
 use super::{Answer, Format, client, print};
 use crate::apply::fastpath;
 use crate::config::Config;
-use crate::daemon::RunLock;
+use crate::daemon::{self, RunLock};
 use crate::serve::control::Verb;
 use crate::status::Detached;
 
@@ -14,6 +15,9 @@ pub(super) fn run(config: &Config, format: Format) -> anyhow::Result<Answer> {
         None => {
             // No daemon may start and attach while we take off.
             let _lock = RunLock::acquire(run)?;
+            // What judges instead is there before the hooks go.
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(daemon::write_rules(config))?;
             Detached { taps: fastpath::detach_pinned(&config.paths.pin)? }
         }
     };

@@ -8,7 +8,7 @@ use crate::status::{FastPathState, FastPathStatus};
 use std::time::Instant;
 
 /// Opens the fast path, waiting for a daemon that has just been killed to let go of its pins. Without one the kernel
-/// forwards alone: programs of an earlier daemon would go on with what that one knew, so they are taken off.
+/// forwards alone.
 pub async fn fast_path(config: &Config) -> Result<FastPath, FastPathStatus> {
     let end = Instant::now() + HANDOVER;
     loop {
@@ -19,15 +19,19 @@ pub async fn fast_path(config: &Config) -> Result<FastPath, FastPathStatus> {
             Err(error) => {
                 let reason = in_one_line(&error);
                 tracing::warn!("the kernel forwards alone, without the fast path: {reason}");
-                match detach_pinned(&config.paths.pin) {
-                    Ok(0) => {}
-                    Ok(taps) => tracing::warn!("took the programs of an earlier run from {taps} TAPs"),
-                    Err(error) => tracing::debug!("programs of an earlier run: {}", in_one_line(&error)),
-                }
                 return Err(FastPathStatus { state: FastPathState::Unavailable, reason: Some(reason) });
             }
             Ok(fast_path) => return Ok(fast_path),
         }
+    }
+}
+
+/// Takes off the programs of an earlier daemon.
+pub fn take_off(config: &Config) {
+    match detach_pinned(&config.paths.pin) {
+        Ok(0) => {}
+        Ok(taps) => tracing::warn!("took the programs of an earlier run from {taps} TAPs"),
+        Err(error) => tracing::debug!("programs of an earlier run: {}", in_one_line(&error)),
     }
 }
 

@@ -11,6 +11,7 @@ use super::events::{Events, Names};
 use super::ledger::{Failure, Ledger, Role, Step};
 use super::policy::Policing;
 use super::report::{self, Evidence};
+use super::rules::Rules;
 use super::uplinks::Uplinks;
 use crate::apply::fastpath::{self, FastPath, FastPathError, HookReport, TcHook, XdpHook};
 use crate::apply::kernel::{Kernel, KernelError};
@@ -49,6 +50,9 @@ pub struct Host {
     uplinks: Uplinks,
     events: Events,
     policing: Policing,
+    rules: Rules,
+    /// Without a fast path of ours there may be the programs of an earlier daemon.
+    inherited: bool,
     endpoints: watch::Sender<Endpoints>,
     published: Instant,
     /// The resource directory could be read once. Before that nobody knows whose a TAP is, and nothing is touched.
@@ -73,6 +77,8 @@ impl Host {
             uplinks: Uplinks::new(),
             events,
             policing: Policing::new(config.policy.enforce),
+            rules: Rules::new(),
+            inherited: true,
             config,
             facts,
             snapshot: Snapshot::default(),
@@ -181,6 +187,9 @@ impl Host {
     pub async fn settle(&mut self) {
         self.publish();
         self.policing.collect();
+        if self.known && self.fast_path.is_ok() {
+            self.rules.remove();
+        }
         if self.ready || !self.known {
             return;
         }
@@ -228,6 +237,9 @@ impl Host {
         }
         let repaired = self.policing.audit(&self.plan);
         self.note_drift(repaired, "policy");
+        let repaired = self.rules.audit();
+        self.note_drift(repaired, "nftables");
+        self.keep_rules();
         self.uplinks.audit();
         self.apply_uplinks();
         self.ledger.audit();
@@ -275,7 +287,7 @@ impl Host {
             Verb::Endpoints => reply(&self.details(server)),
             Verb::Detach => match self.detach() {
                 Ok(detached) => reply(&detached),
-                Err(error) => Reply::Error(in_one_line(&error)),
+                Err(error) => Reply::Error(in_one_line(error.as_ref())),
             },
         };
         send(client, reply);
@@ -294,7 +306,19 @@ impl Host {
             }
         }
         self.policing.apply(&self.plan);
+        self.keep_rules();
         self.routing.replan(&self.config, &self.snapshot.resources);
+    }
+
+    /// Without a fast path, rules judge in its place.
+    fn keep_rules(&mut self) {
+        if self.known && self.fast_path.is_err() {
+            let judged = self.rules.keep(&self.config, self.policing.policies(), &self.plan);
+            // Programs of an earlier daemon would go on with what that one knew.
+            if judged && std::mem::take(&mut self.inherited) {
+                adopt::take_off(&self.config);
+            }
+        }
     }
 
     /// Makes the host a router; how many things that took.
@@ -373,7 +397,10 @@ impl Host {
         }
     }
 
-    fn detach(&mut self) -> Result<Detached, FastPathError> {
+    fn detach(&mut self) -> anyhow::Result<Detached> {
+        if self.known {
+            self.rules.replace_hooks(&self.config, self.policing.policies(), &self.plan)?;
+        }
         self.uplinks.stop();
         self.policing.stop();
         let detached = FastPathStatus {
@@ -441,6 +468,7 @@ impl Host {
                 .cloned()
                 .chain(server.problems())
                 .chain(self.policing.fault())
+                .chain(self.rules.fault())
                 .collect(),
             fast_path,
             endpoints: self

@@ -14,9 +14,11 @@ mod lock;
 mod notify;
 mod policy;
 mod report;
+mod rules;
 mod uplinks;
 
 pub use lock::RunLock;
+pub use rules::write as write_rules;
 
 use crate::apply::links;
 use crate::config::Config;

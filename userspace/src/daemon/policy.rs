@@ -59,6 +59,11 @@ impl Policing {
         self.policies = now;
     }
 
+    /// What the resources say.
+    pub fn policies(&self) -> &Policies {
+        &self.policies
+    }
+
     /// Brings the maps to what resources and TAPs say. Comes before a TAP is opened.
     pub fn apply(&mut self, plan: &Plan) {
         let Some(path) = &mut self.path else { return };

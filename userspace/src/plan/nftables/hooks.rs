@@ -123,7 +123,8 @@ fn guard(closed: &BTreeSet<u32>, tap_prefix: &str, text: &mut Text) {
             // Whatever the last bytes of the header are: they can be read.
             "meta l4proto 6 @th,144,16 0-65535 return",
             "meta l4proto { 17, 58 } @th,48,16 0-65535 return",
-            "meta l4proto != { 6, 17, 58 } return",
+            "meta l4proto { 132, 136 } @th,16,16 0-65535 return",
+            "meta l4proto != { 6, 17, 58, 132, 136 } return",
             "counter drop comment \"malformed\"",
         ]),
     );
@@ -131,6 +132,8 @@ fn guard(closed: &BTreeSet<u32>, tap_prefix: &str, text: &mut Text) {
         "chain upper_layer",
         fixed(&[
             "exthdr hbh exists ip6 nexthdr != 0 counter drop comment \"header chain\"",
+            // Nothing follows mobility, HIP and Shim6 headers.
+            "meta l4proto { 135, 139, 140 } @th,0,8 != 59 counter drop comment \"header chain\"",
             "rt type 0 counter drop comment \"routing header\"",
             "icmpv6 type 134 counter drop comment \"router advertisement\"",
             "icmpv6 type 137 counter drop comment \"redirect\"",
