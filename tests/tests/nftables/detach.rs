@@ -108,7 +108,7 @@ fn detaching_changes_speed_not_security() -> Result<()> {
 }
 
 #[test]
-fn rules_follow_documents_and_are_repaired() -> Result<()> {
+fn rules_follow_documents() -> Result<()> {
     require_rig!();
     let scene = Scene::new("nftfollow")?;
     scene.detach()?;
