@@ -39,6 +39,15 @@ pub struct Fabric {
 impl Fabric {
     /// Makes `count` hosts, each with the tenant's Subnet, a default route to the router, and no daemon yet.
     pub fn new(label: &str, count: u8) -> Result<Self> {
+        Self::of(label, count, Host::new)
+    }
+
+    /// The same with hosts on which policy counts.
+    pub fn policed(label: &str, count: u8) -> Result<Self> {
+        Self::of(label, count, Host::policed)
+    }
+
+    fn of(label: &str, count: u8, host: fn(&str) -> Result<Host>) -> Result<Self> {
         let router = Namespace::new(&format!("{label}-router"))?;
         router.set_sysctl("net/ipv6/conf/all/forwarding", 1)?;
         router.ip("link add br0 type bridge mcast_snooping 0")?;
@@ -53,7 +62,7 @@ impl Fabric {
         world.ip(&format!("route add default via {WORLD_ROUTER} dev eth0"))?;
         let mut fabric = Self { hosts: Vec::new(), router, world };
         for number in 1..=count {
-            let host = fabric.join(&format!("{label}{number}"), number)?;
+            let host = fabric.join(host(&format!("{label}{number}"))?, number)?;
             fabric.hosts.push(host);
         }
         Ok(fabric)
@@ -117,8 +126,7 @@ impl Fabric {
         self.router.ip(&format!("link set host{number} nomaster")).map(drop)
     }
 
-    fn join(&self, label: &str, number: u8) -> Result<Host> {
-        let host = Host::new(label)?;
+    fn join(&self, host: Host, number: u8) -> Result<Host> {
         let (port, inside) = (format!("host{number}"), &host.namespace);
         self.router.ip(&format!("link add {port} type veth peer name {UPLINK} netns {}", inside.path()))?;
         self.router.ip(&format!("link set {port} master br0 up"))?;

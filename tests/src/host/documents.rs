@@ -14,6 +14,8 @@ pub struct Endpoint {
     pub mac: Mac,
     /// What is leased.
     pub addresses: Vec<Ipv6Addr>,
+    /// Labels, besides `vm` with its name.
+    pub labels: Vec<(String, String)>,
 }
 
 /// A Subnet.
@@ -30,21 +32,36 @@ pub struct Subnet {
 impl Endpoint {
     /// An endpoint with one address, on the TAP `tap` + its name.
     pub fn new(name: &str, mac: Mac, address: Ipv6Addr) -> Self {
-        Self { name: name.to_owned(), tap: format!("tap{name}"), mac, addresses: vec![address] }
+        Self {
+            name: name.to_owned(),
+            tap: format!("tap{name}"),
+            mac,
+            addresses: vec![address],
+            labels: Vec::new(),
+        }
     }
 
     /// The document, on `node`.
     pub fn document(&self, node: &str) -> String {
         let addresses: Vec<_> = self.addresses.iter().map(|address| format!("{address}/128")).collect();
+        let labels: String = self.labels.iter().map(|(label, value)| format!(", {label}: {value}")).collect();
         format!(
-            "apiVersion: projectcalico.org/v3\nkind: WorkloadEndpoint\nmetadata:\n  name: {}\nspec:\n  node: {node}\n  \
-             interfaceName: {}\n  mac: {}\n  ipNetworks: [{}]\n",
+            "apiVersion: projectcalico.org/v3\nkind: WorkloadEndpoint\nmetadata:\n  name: {0}\n  labels: {{ vm: {0}{labels} }}\n\
+             spec:\n  node: {node}\n  interfaceName: {1}\n  mac: {2}\n  ipNetworks: [{3}]\n",
             self.name,
             self.tap,
             mac_text(self.mac),
             addresses.iter().map(|address| format!("\"{address}\"")).collect::<Vec<_>>().join(", "),
         )
     }
+}
+
+/// A GlobalNetworkPolicy for whom `selector` chooses, with more of its `spec` as YAML in one line.
+pub fn policy(name: &str, selector: &str, more: &str) -> String {
+    format!(
+        "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {{ name: {name} }}\n\
+         spec: {{ selector: \"{selector}\", {more} }}\n"
+    )
 }
 
 impl Subnet {

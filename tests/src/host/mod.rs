@@ -6,7 +6,7 @@ mod inventory;
 mod status;
 
 pub use bird::{bgp_event, session};
-pub use documents::{Endpoint, Subnet};
+pub use documents::{Endpoint, Subnet, policy};
 pub use inventory::Inventory;
 pub use status::{EndpointStatus, RouteReport, Status, UplinkStatus};
 

@@ -97,6 +97,11 @@ impl EndpointStatus {
         self.text("/hooks/tc")
     }
 
+    /// The policies that are about it.
+    pub fn policies(&self) -> Vec<&str> {
+        self.0["policies"].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+    }
+
     /// A counter by its name in the contract.
     pub fn counter(&self, name: &str) -> Result<u64> {
         self.0["counters"][name].as_u64().with_context(|| format!("status has no counter {name}: {}", self.0))
