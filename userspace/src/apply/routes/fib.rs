@@ -1,8 +1,8 @@
 //! The kernel's FIB, and what the data plane's maps have to hold so that it never forwards otherwise: pure.
 //!
 //! Events go in, map changes come out. What is not plain forwarding, and what is not certain, is the kernel's: such a
-//! prefix is in the map with group 0, so that a shorter one does not take its packets. An event costs O(log n) in the
-//! number of routes.
+//! prefix is in the map with group 0, so that a shorter one does not take its packets; or as the host's own, to which VMs
+//! may not talk as they may to others. An event costs O(log n) in the number of routes.
 //!
 //! How a read of the whole table is merged with events that arrive meanwhile: [`sync`].
 
@@ -481,9 +481,22 @@ impl Fib {
             return None;
         }
         Some(match self.judge(prefix, entry) {
+            // Also when it is not certain: who was the host is nobody else until that is known.
+            Err(_) if self.is_local(prefix, entry) => abi::Route { group: abi::Route::LOCAL, mtu: 0 },
             Ok(group) => abi::Route { group, mtu: best(&entry.routes).map_or(0, |known| known.mtu) },
             Err(_) => abi::Route { group: 0, mtu: 0 },
         })
+    }
+
+    /// Whether packets to the prefix are for the host itself.
+    fn is_local(&self, prefix: Prefix, entry: &Entry) -> bool {
+        let shorter = prefix.covering().filter(|shorter| self.local.contains(shorter));
+        let around = shorter.filter_map(|shorter| self.entries.get(&shorter));
+        let mut found = std::iter::once(entry).chain(around).filter_map(|entry| {
+            let local = entry.routes.iter().filter(|known| known.id.table == Table::Local);
+            local.min_by_key(|known| known.id.metric)
+        });
+        found.next().is_some_and(|known| matches!(known.path, Stored::Kernel { why: Why::Local, .. }))
     }
 
     fn account(&mut self, prefix: Prefix, route: Option<abi::Route>, more: bool) {

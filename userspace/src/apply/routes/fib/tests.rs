@@ -205,6 +205,16 @@ fn table_local_comes_first_whatever_the_length() {
     mirror.goes_to("2001:db8::1", &[]);
     mirror.apply(new(id("2001:db8::2/128", 1), via(&[hop(1, A)])));
     mirror.goes_to("2001:db8::2", &[]);
+    // All of it is the host itself.
+    for host in ["2001:db8::/64", "2001:db8::1/128", "2001:db8::2/128"] {
+        assert!(mirror.maps.routes[&prefix(host)].is_local(), "{host}");
+    }
+    mirror.apply(new(RouteId { table: Table::Local, ..id("2001:db8::2/128", 0) }, kernel(Why::Blackhole)));
+    assert!(!mirror.maps.routes[&prefix("2001:db8::2/128")].is_local());
+    mirror.apply(Event::RouteGone {
+        id: RouteId { table: Table::Local, ..id("2001:db8::2/128", 0) },
+        route: kernel(Why::Blackhole),
+    });
     mirror.apply(Event::RouteGone { id: local, route: kernel(Why::Local) });
     mirror.goes_to("2001:db8::1", &[(1, 1)]);
     mirror.goes_to("2001:db8::2", &[(1, 1)]);
