@@ -1,8 +1,10 @@
 //! Frames and tables in plain memory: what the decision runs on outside the kernel.
 
+mod arena;
 mod events;
 mod policy;
 
+pub use arena::Arena;
 pub use events::MemoryEvents;
 pub use policy::MemoryPolicies;
 

@@ -1,6 +1,6 @@
 //! Compiled policy and flows in plain memory.
 
-use super::MemoryEvents;
+use super::{Arena, MemoryEvents};
 use crate::abi::{
     Address, Chain, ChainPair, Flow, FlowKey, Identity, NOBODY, PeerKey, RingPlace, SERVICE_PROTOCOL_BITS,
     ServiceKey, Step, StepKey, Steps, Vector,
@@ -44,6 +44,10 @@ pub struct MemoryPolicies {
     pub hands: RefCell<BTreeMap<u32, u32>>,
     /// Flows that found no place, by endpoint.
     pub pressure: RefCell<BTreeMap<u32, u64>>,
+    /// Flows that were handed out; they may have changed since.
+    pub flows_shown: Arena<Flow>,
+    /// The same of what has places.
+    pub keys_shown: Arena<FlowKey>,
     /// `RULE_COUNTERS`.
     pub rules: RefCell<BTreeMap<u32, u64>>,
     /// What is told.
@@ -92,8 +96,7 @@ impl Policies for MemoryPolicies {
 
 impl Flows for MemoryPolicies {
     fn flow(&self, key: &FlowKey) -> Option<&Flow> {
-        // What is handed out outlives the borrow, as in the kernel; nobody waits for flows to be freed in a test.
-        self.flows.borrow().get(key).map(|flow| &*Box::leak(Box::new(*flow)))
+        self.flows.borrow().get(key).map(|flow| self.flows_shown.keep(*flow))
     }
 
     fn now(&self) -> u32 {
@@ -132,7 +135,7 @@ impl Flows for MemoryPolicies {
     }
 
     fn at_place(&self, place: &RingPlace) -> Option<&FlowKey> {
-        self.rings.borrow().get(place).map(|key| &*Box::leak(Box::new(*key)))
+        self.rings.borrow().get(place).map(|key| self.keys_shown.keep(*key))
     }
 
     fn take_place(&self, place: &RingPlace, key: &FlowKey) -> bool {
