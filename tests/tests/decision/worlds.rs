@@ -1,6 +1,7 @@
 //! Random policies, endpoints and packets: what the resources mean by the plain reference, what the tables say on the host,
 //! and what the loaded programs do by XDP and by TC, must be the same; answers pass; and every step that decides is counted.
 
+use crate::any_frame::forget;
 use crate::runs::{HOOKS, SLOTS, comparable, in_namespace, on_host_at};
 use dataplane_ebpf::abi::Address;
 use dataplane_ebpf::decide::{Action, Hook};
@@ -121,14 +122,6 @@ impl<'a> Stage<'a> {
         kernel.outcome.action
     }
 
-    fn forget_flows(&self, programs: &mut Programs) {
-        programs.clear_flows(SLOTS);
-        let policies = self.tables.policies.as_ref().expect("policy");
-        policies.flows.borrow_mut().clear();
-        policies.rings.borrow_mut().clear();
-        policies.hands.borrow_mut().clear();
-    }
-
     fn ask(&self, programs: &mut Programs, packet: &Packet) -> Option<bool> {
         let allowed = self.allows(packet)?;
         for hook in HOOKS {
@@ -142,7 +135,7 @@ impl<'a> Stage<'a> {
                 let action = self.run(programs, hook, &answer, payload);
                 assert!(matches!(action, Action::Redirect(_)), "{hook:?} drops the answer: {packet:?}");
             }
-            self.forget_flows(programs);
+            forget(programs, self.tables.policies.as_ref().expect("policy"));
         }
         Some(allowed)
     }
