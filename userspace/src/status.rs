@@ -2,8 +2,10 @@
 //! the daemon fills them, the command line prints them. Fields may be added, not renamed.
 
 mod events;
+mod explain;
 
-pub use events::{EventHook, EventKind, PacketEvent, RuleName, Side, Way};
+pub use events::{EventHook, EventKind, PacketEvent, RuleCount, RuleName, Side, Way};
+pub use explain::{Carried, DecidedAction, Decision, ExplainQuery, Explanation, FlowState, Next, SentBy};
 
 use crate::apply::bird::BirdStatus;
 use crate::apply::fastpath::{TcHook, XdpHook};
@@ -40,6 +42,9 @@ pub struct Status {
     /// Routes to other hosts; absent without a fast path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub routes: Option<RoutesStatus>,
+    /// What every rule did that is about an endpoint of this node.
+    #[serde(default)]
+    pub policies: Vec<RuleCount>,
     /// What is wrong with the resources.
     pub problems: Vec<Problem>,
     /// BIRD; absent when the configuration has no section for it.
@@ -285,6 +290,7 @@ mod tests {
                 reason: None,
             }],
             routes: Some(RoutesStatus { mirrored: 2, kernel: 1, next_hops: 1, ..RoutesStatus::default() }),
+            policies: vec![],
             problems: vec![],
             bird: None,
             drift: 0,
@@ -298,7 +304,7 @@ mod tests {
             json,
             serde_json::json!({
                 "node": "compute-1", "version": "0.1.0", "ready": true, "drift": 0,
-                "fast_path": {"state": "on"}, "blocked": [], "problems": [], "faults": [],
+                "fast_path": {"state": "on"}, "blocked": [], "problems": [], "policies": [], "faults": [],
                 "uplinks": [{"interface": "eth0", "hooks": {"xdp": "off", "tc": "tcx"}}],
                 "routes": {
                     "state": "starting", "mirrored": 2, "kernel": 1, "next_hops": 1,

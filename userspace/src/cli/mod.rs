@@ -5,8 +5,10 @@ mod check;
 mod client;
 mod detach;
 mod endpoints;
+mod explain;
 mod load;
 mod monitor;
+mod policies;
 mod print;
 mod routes;
 mod run;
@@ -62,6 +64,18 @@ enum Verb {
         /// At most so many; 0 is all [default: 100, with --json all]
         #[arg(long, value_name = "COUNT")]
         limit: Option<usize>,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Show the rules of policy that are about endpoints of this host, and how many packets each let pass or dropped
+    Policies {
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Say what would become of a packet, and by which rule; nothing is sent, and nothing is counted
+    Explain {
+        #[command(flatten)]
+        packet: explain::Packet,
         #[command(flatten)]
         format: Format,
     },
@@ -132,6 +146,8 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Answer> {
         Verb::Routes { selection, limit, format } => {
             routes::run(&config()?, selection.unwrap_or_default(), *limit, *format)
         }
+        Verb::Policies { format } => policies::run(&config()?, *format),
+        Verb::Explain { packet, format } => explain::run(&config()?, packet, *format),
         Verb::Monitor { endpoint, sample, format } => {
             let query = MonitorQuery { endpoint: endpoint.clone(), sample: *sample };
             monitor::run(&config()?, query, *format)

@@ -237,6 +237,7 @@ mod tests {
             uplinks: vec![],
             routes: None,
             blocked: vec!["tap9".into()],
+            policies: vec![],
             problems: vec![problem],
             bird: None,
             drift: 2,

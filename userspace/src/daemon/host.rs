@@ -8,6 +8,7 @@
 use super::adopt;
 use super::bird::Routing;
 use super::events::{Events, Names};
+use super::explain::{self, Knowledge};
 use super::ledger::{Failure, Ledger, Role, Step};
 use super::policy::Policing;
 use super::report::{self, Evidence};
@@ -24,7 +25,8 @@ use crate::serve::control::{Reply, Verb};
 use crate::serve::{Endpoints, Server, advertise};
 use crate::source::Snapshot;
 use crate::status::{
-    self, Detached, EndpointDetail, FastPathState, FastPathStatus, RoutesQuery, RoutesReport, Status,
+    self, Detached, EndpointDetail, ExplainQuery, FastPathState, FastPathStatus, RoutesQuery, RoutesReport,
+    Selection, Status,
 };
 use dataplane_ebpf::abi::Event;
 use std::collections::{BTreeMap, BTreeSet};
@@ -268,7 +270,39 @@ impl Host {
 
     /// The hooks tell of packets.
     pub fn tell_events(&mut self, events: &[Event]) {
-        self.events.tell(events, &HostNames { plan: &self.plan });
+        self.events.tell(events, &HostNames { plan: &self.plan, policing: &self.policing });
+    }
+
+    /// Tells a control client what would become of a packet, as soon as the programs have been asked.
+    fn explain(&self, query: &ExplainQuery, client: oneshot::Sender<Reply>) {
+        let prepared = match &self.fast_path {
+            Ok(fast_path) => {
+                let uplinks =
+                    self.uplinks.applied().map(|(ifindex, uplink)| (ifindex, uplink.clone())).collect();
+                let resources = &self.snapshot.resources;
+                explain::prepare(query, &Knowledge { resources, plan: &self.plan, fast_path, uplinks })
+            }
+            Err(_) => Err("there is no fast path whose programs could be asked".to_owned()),
+        };
+        let prepared = match prepared {
+            Ok(prepared) => prepared,
+            Err(message) => return send(client, Reply::Error(message)),
+        };
+        let chains = self.policing.chains(prepared.endpoints());
+        let selection = Selection::Towards(prepared.destination());
+        let route = self.uplinks.report(RoutesQuery { selection, limit: Some(1) });
+        tokio::spawn(async move {
+            let route = match route {
+                Ok(report) => report.await.ok().and_then(|report| report.routes.into_iter().next()),
+                Err(_) => None,
+            };
+            let reply = match tokio::task::spawn_blocking(move || prepared.run()).await {
+                Ok(Ok(shown)) => reply(&shown.explain(route, &chains)),
+                Ok(Err(error)) => Reply::Error(in_one_line(&error)),
+                Err(error) => Reply::Error(format!("the programs could not be asked: {error}")),
+            };
+            send(client, reply);
+        });
     }
 
     /// Answers a control client, at once, or as soon as BIRD has said its part or all routes are collected.
@@ -281,6 +315,10 @@ impl Host {
             }
             Verb::Routes(query) => {
                 self.tell_routes(query, client);
+                return;
+            }
+            Verb::Explain(query) => {
+                self.explain(&query, client);
                 return;
             }
             Verb::Monitor(_) => Reply::Error("whoever listens is served elsewhere".to_owned()),
@@ -478,6 +516,7 @@ impl Host {
                 .map(|(name, plan)| report::status(name, plan, on, &self.evidence(name, plan, server)))
                 .collect(),
             blocked: self.plan.blocked.values().map(ToString::to_string).collect(),
+            policies: self.policing.counted(),
             problems: status::problems(&self.snapshot, &conflicts),
             bird: None,
             uplinks: self.uplinks.status(),
@@ -520,6 +559,7 @@ impl Host {
 /// What numbers in events stand for on this host.
 struct HostNames<'a> {
     plan: &'a Plan,
+    policing: &'a Policing,
 }
 
 impl Names for HostNames<'_> {
@@ -528,8 +568,8 @@ impl Names for HostNames<'_> {
         self.plan.attached().find(of).map(|(name, _)| name.to_string())
     }
 
-    fn step(&self, _chain: u32, _step: u32) -> Option<(Direction, Origin)> {
-        None
+    fn step(&self, chain: u32, step: u32) -> Option<(Direction, Origin)> {
+        self.policing.step(chain, step)
     }
 }
 

@@ -8,6 +8,7 @@
 mod adopt;
 mod bird;
 mod events;
+mod explain;
 mod host;
 mod ledger;
 mod lock;

@@ -1,11 +1,12 @@
 //! Policy in the daemon: compiled when resources change, and in the maps before a TAP is opened.
 
 use crate::apply::fastpath::FastPath;
-use crate::apply::policy::PolicyPath;
+use crate::apply::policy::{Counted, PolicyPath};
 use crate::cause::in_one_line;
 use crate::plan::Plan;
-use crate::plan::policy::{Policies, policies};
+use crate::plan::policy::{Chain, Direction, Origin, Policies, policies};
 use crate::resource::{EndpointName, Resources};
+use crate::status::{RuleCount, RuleName};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -118,6 +119,40 @@ impl Policing {
             self.news = true;
             0
         })
+    }
+
+    /// Where a step of a chain comes from, and which way the packets go.
+    pub fn step(&self, chain: u32, step: u32) -> Option<(Direction, Origin)> {
+        self.path.as_ref()?.step(chain, step)
+    }
+
+    /// The chains of these endpoints, by the numbers that events have.
+    pub fn chains<'a>(
+        &self,
+        endpoints: impl IntoIterator<Item = &'a EndpointName>,
+    ) -> BTreeMap<u32, (Direction, Chain)> {
+        let path = self.path.as_ref();
+        endpoints
+            .into_iter()
+            .flat_map(|name| path.into_iter().flat_map(move |path| path.chains(name)))
+            .collect()
+    }
+
+    /// What each rule did so far; nothing when policy is not in the maps.
+    pub fn counted(&self) -> Vec<RuleCount> {
+        let Some(path) = &self.path else { return Vec::new() };
+        let counted = path.counted().unwrap_or_else(|error| {
+            tracing::warn!("rules: {}", in_one_line(&error));
+            Vec::new()
+        });
+        counted
+            .into_iter()
+            .map(|(direction, origin, Counted { allows, packets })| RuleCount {
+                rule: RuleName::new(direction, &origin),
+                allowed: allows.then_some(packets),
+                denied: (!allows).then_some(packets),
+            })
+            .collect()
     }
 
     /// Why policy as a whole is not as the resources say.

@@ -60,6 +60,11 @@ impl Uplinks {
         }));
     }
 
+    /// The uplinks by ifindex.
+    pub fn applied(&self) -> impl Iterator<Item = (u32, &plan::Uplink)> {
+        self.applied.iter().map(|(ifindex, (uplink, _))| (*ifindex, uplink))
+    }
+
     /// The fast path ends.
     pub fn stop(&mut self) {
         self.mirror = None;

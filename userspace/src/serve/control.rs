@@ -6,7 +6,7 @@
 //! client listens.
 
 use super::monitor::{Listener, Monitor, MonitorQuery};
-use crate::status::RoutesQuery;
+use crate::status::{ExplainQuery, RoutesQuery};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::AsFd;
@@ -22,7 +22,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 pub const SOCKET: &str = "control.sock";
 
 /// Longest request line in bytes.
-const REQUEST_CAPACITY: u64 = 4096;
+const REQUEST_CAPACITY: u64 = 16_384;
 /// How long a client may take to send its request or to take the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How many clients are served at once; more wait in the listen queue.
@@ -46,6 +46,8 @@ pub enum Verb {
     Endpoints,
     /// The routes to other hosts, and who speaks for them.
     Routes(RoutesQuery),
+    /// What would become of a packet.
+    Explain(ExplainQuery),
     /// What becomes of packets, as it happens.
     Monitor(MonitorQuery),
     /// Take the fast path off.

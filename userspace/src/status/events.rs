@@ -100,6 +100,20 @@ pub struct RuleName {
     pub rule: Option<usize>,
 }
 
+/// What a rule did: first packets of flows, and packets that are no flow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleCount {
+    /// The rule.
+    #[serde(flatten)]
+    pub rule: RuleName,
+    /// Packets that it let pass, if it is one that does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed: Option<u64>,
+    /// Packets that it dropped, if it is one that does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub denied: Option<u64>,
+}
+
 /// A direction, seen from the VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

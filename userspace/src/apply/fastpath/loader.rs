@@ -18,9 +18,11 @@ use dataplane_ebpf::abi::{
     Identity, NextHopGroup, Owner, PeerKey, RingPlace, Route, ServiceKey, Step, StepKey, Steps, Uplink,
     Vector, names,
 };
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/serval-hooks.o"));
 
@@ -160,16 +162,8 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, FastPathError> {
         pins.prepare()?;
     }
 
-    let pass_unconfigured = u32::from(request.pass_unconfigured);
-    let mut loader = EbpfLoader::new();
-    loader.override_global(names::PASS_UNCONFIGURED, &pass_unconfigured, true);
-    let (policed, host_is_open) = (u32::from(request.policed), u32::from(request.host_is_open));
-    loader.override_global(names::POLICED, &policed, true);
-    loader.override_global(names::HOST_IS_OPEN, &host_is_open, true);
-    let mark = mark();
-    loader.override_global(names::MARK, &mark, true);
-    let log_level = trace::level();
-    loader.override_global(aya_log::LEVEL, &log_level, true);
+    let globals = Globals::new(request);
+    let mut loader = globals.loader();
     for definition in &definitions {
         loader.map_max_entries(definition.name, definition.max_entries);
         if let Some(pins) = request.pins {
@@ -199,6 +193,68 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, FastPathError> {
         policy: PolicyMaps::open(&mut take)?,
         flows: FlowMaps::open(&mut take)?,
     })
+}
+
+/// What the programs are told when they are loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct Globals {
+    pass_unconfigured: u32,
+    policed: u32,
+    host_is_open: u32,
+    mark: u32,
+    log_level: u8,
+}
+
+impl Globals {
+    /// As `request` says.
+    pub fn new(request: &Request<'_>) -> Self {
+        Self {
+            pass_unconfigured: u32::from(request.pass_unconfigured),
+            policed: u32::from(request.policed),
+            host_is_open: u32::from(request.host_is_open),
+            mark: mark(),
+            log_level: trace::level(),
+        }
+    }
+
+    fn loader(&self) -> EbpfLoader<'_> {
+        let mut loader = EbpfLoader::new();
+        loader.override_global(names::PASS_UNCONFIGURED, &self.pass_unconfigured, true);
+        loader.override_global(names::POLICED, &self.policed, true);
+        loader.override_global(names::HOST_IS_OPEN, &self.host_is_open, true);
+        loader.override_global(names::MARK, &self.mark, true);
+        loader.override_global(aya_log::LEVEL, &self.log_level, true);
+        loader
+    }
+}
+
+/// Names of the maps that are pinned.
+pub fn pinned() -> impl Iterator<Item = &'static str> {
+    definitions(1, 1, 1).into_iter().map(|definition| definition.name)
+}
+
+/// The object once more, with `shared` maps from their pins and all others its own; its programs are yet to be loaded.
+pub fn beside(
+    shared: &BTreeMap<&'static str, PathBuf>,
+    globals: &Globals,
+    limit: u32,
+    flows: u32,
+) -> Result<Ebpf, FastPathError> {
+    if let Some((name, _)) = shared.iter().find(|(_, pin)| !pin.exists()) {
+        return Err(FastPathError::Incomplete { kind: "map", name });
+    }
+    // Nothing of it logs.
+    let globals = Globals { log_level: 0, ..*globals };
+    let mut loader = globals.loader();
+    let own = definitions(limit, 1, flows);
+    for definition in own.iter().filter(|definition| !shared.contains_key(definition.name)) {
+        loader.map_max_entries(definition.name, definition.max_entries);
+    }
+    loader.map_max_entries(names::EVENT_BUDGETS, limit.saturating_add(1));
+    for (name, pin) in shared {
+        loader.map_pin_path(name, pin);
+    }
+    loader.load(OBJECT).map_err(load_error)
 }
 
 /// See [`names::MARK`]: that of this network namespace, the same after a restart.
@@ -339,7 +395,8 @@ fn is_interrupted(error: &ProgramError) -> bool {
     matches!(error, ProgramError::LoadError { io_error, .. } if io_error.raw_os_error() == Some(libc::EAGAIN))
 }
 
-fn program<'a, P>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, FastPathError>
+/// A program of the object.
+pub fn program<'a, P>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, FastPathError>
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program>,
 {
@@ -358,7 +415,8 @@ fn keep(
     Ok(Program { fd, id })
 }
 
-fn program_error(name: &'static str) -> impl FnOnce(ProgramError) -> FastPathError {
+/// What is wrong with a program.
+pub fn program_error(name: &'static str) -> impl FnOnce(ProgramError) -> FastPathError {
     move |error| match error {
         ProgramError::LoadError { io_error: source, .. } if source.raw_os_error() == Some(libc::EPERM) => {
             FastPathError::Privileges { what: format!("cannot load BPF program `{name}`"), source }

@@ -16,6 +16,7 @@
 //! | `events` | what the hooks tell of packets |
 //! | `policy` | the maps of policy, written in bulk by `apply::policy` |
 //! | `flows` | what is remembered of an endpoint's flows |
+//! | `rehearsal` | what the programs would do with a frame |
 //! | `syscall` | the bpf system call, for what aya does not offer |
 //!
 //! Everything here is blocking and acts in the network namespace of the calling thread. Attaching tcx waits for a
@@ -33,6 +34,7 @@ mod maps;
 mod pins;
 pub mod policy;
 mod preview;
+mod rehearsal;
 mod routes;
 mod site;
 mod slots;
@@ -48,6 +50,7 @@ pub use events::{EventMaps, EventSwitch};
 pub use loader::{NEXT_HOP_GROUPS, RULE_COUNTERS, embedded};
 pub use policy::PolicyMaps;
 pub use preview::Preview;
+pub use rehearsal::{Act, Entrance, Rehearsal, Rehearsed};
 pub use routes::{Destination, RouteMaps};
 
 use crate::plan::Attached;
@@ -55,7 +58,7 @@ use dataplane_ebpf::abi::{Address, Counters, SLOT_UNCONFIGURED, Uplink, names};
 use entries::Entries;
 use flows::FlowMaps;
 use hooks::Hooks;
-use loader::Request;
+use loader::{Globals, Request};
 use maps::{Maps, NoRoom};
 use pins::{Pins, Role};
 use serde::{Deserialize, Serialize};
@@ -148,6 +151,7 @@ pub struct HookReport {
 /// The fast path of this host. Dropping it leaves everything as it is: links and maps are pinned.
 pub struct FastPath {
     pins: Pins,
+    globals: Globals,
     limit: u32,
     maps: Maps,
     hooks: Hooks,
@@ -184,11 +188,13 @@ impl FastPath {
             host_is_open: settings.host_is_open,
             pass_unconfigured: false,
         };
+        let globals = Globals::new(&request);
         let loader::Loaded { programs, maps, routes, events, policy, mut flows } = loader::load(&request)?;
         flows.set_places(settings.flows_per_endpoint);
         let slots = Slots::recover(limit, maps.endpoints.content().iter().map(|(i, e)| (*i, e.slot)));
         let hooks = Hooks::new(programs, settings.tc, settings.xdp, settings.uplink);
         Ok(Self {
+            globals,
             pins,
             limit,
             maps,

@@ -249,6 +249,13 @@ impl PolicyMaps {
         self.generation.update(&[(0, generation)]).map_err(failed(names::GENERATION, "cannot be written"))
     }
 
+    /// What is counted, by all CPUs.
+    pub fn counter(&self, counter: u32) -> Result<u64, FastPathError> {
+        let values = self.counters.get(&counter, 0).map_err(io::Error::other);
+        let values = values.map_err(failed(names::RULE_COUNTERS, "cannot be read"))?;
+        Ok(values.iter().sum())
+    }
+
     /// Begins to count from 0.
     pub fn reset_counter(&mut self, counter: u32) -> Result<(), FastPathError> {
         let cpus = nr_cpus().map_err(|(_, error)| error);

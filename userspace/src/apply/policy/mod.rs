@@ -13,9 +13,9 @@ mod update;
 
 use super::fastpath::policy::Table;
 use super::fastpath::{FastPathError, PolicyMaps};
-use crate::plan::policy::Policies;
+use crate::plan::policy::{Chain, Direction, Origin, Policies};
 use crate::resource::EndpointName;
-use dataplane_ebpf::abi::ChainPair;
+use dataplane_ebpf::abi::{ChainPair, step_actions};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tables::{Numbering, Tables, TooMany, Used};
@@ -45,6 +45,15 @@ pub enum PolicyError {
         /// What to do.
         advice: &'static str,
     },
+}
+
+/// What a rule did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// It lets packets pass; else it drops them.
+    pub allows: bool,
+    /// How many.
+    pub packets: u64,
 }
 
 /// Policy in the maps.
@@ -101,6 +110,37 @@ impl PolicyPath {
     /// Endpoints that are closed because what is asked of them is too much, and why.
     pub fn faults(&self) -> &BTreeMap<EndpointName, String> {
         &self.wanted.faults
+    }
+
+    /// Where a step of a chain comes from, by the numbers that events have; and which way the packets go.
+    pub fn step(&self, chain: u32, step: u32) -> Option<(Direction, Origin)> {
+        let (direction, chain) = self.numbering.chain(chain)?;
+        Some((*direction, chain.steps.get(step as usize)?.origin.clone()))
+    }
+
+    /// The chains of an endpoint, by number.
+    pub fn chains(&self, name: &EndpointName) -> impl Iterator<Item = (u32, (Direction, Chain))> {
+        let pair = self.wanted.endpoints.get(name);
+        let numbers = pair.into_iter().flat_map(|pair| [pair.ingress, pair.egress]);
+        numbers.filter_map(|number| Some((number, self.numbering.chain(number)?.clone())))
+    }
+
+    /// How many packets each rule let pass or dropped: first packets of flows, and what is no flow. What only logs or
+    /// passes on decides nothing.
+    pub fn counted(&self) -> Result<Vec<(Direction, Origin, Counted)>, FastPathError> {
+        let steps = self.wanted.steps.values();
+        let allows: BTreeMap<u32, bool> = steps
+            .filter(|step| matches!(step.action, step_actions::ALLOW | step_actions::DENY))
+            .map(|step| (step.counter, step.action == step_actions::ALLOW))
+            .collect();
+        let deciding =
+            self.numbering.counters().filter_map(|(of, number)| Some((of, number, *allows.get(&number)?)));
+        deciding
+            .map(|((direction, origin), number, allows)| {
+                let packets = self.maps.counter(number)?;
+                Ok((*direction, origin.clone(), Counted { allows, packets }))
+            })
+            .collect()
     }
 
     /// When [`collect`](Self::collect) has something to do.

@@ -43,6 +43,11 @@ impl<T: Ord + Clone> Numbers<T> {
         self.by_content.iter().map(|(thing, number)| (thing, *number))
     }
 
+    /// What has this number.
+    pub fn content(&self, number: u32) -> Option<&T> {
+        self.iter().find(|(_, of)| *of == number).map(|(thing, _)| thing)
+    }
+
     /// Keeps these numbers, and takes all others back.
     pub fn keep(&mut self, numbers: &BTreeSet<u32>) {
         self.by_content.retain(|_, number| numbers.contains(number));

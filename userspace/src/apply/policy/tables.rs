@@ -153,6 +153,16 @@ impl Numbering {
         Ok((tables, fresh))
     }
 
+    /// The chain of a number, and which way its packets go.
+    pub fn chain(&self, number: u32) -> Option<&(Direction, Chain)> {
+        self.chains.content(number)
+    }
+
+    /// What is counted where.
+    pub fn counters(&self) -> impl Iterator<Item = (&(Direction, Origin), u32)> {
+        self.counters.iter()
+    }
+
     fn set(&mut self, name: &SetName) -> Result<SetId, TooMany> {
         self.sets.number(name).map(|(number, _)| SetId(number)).ok_or(TooMany("sets of addresses"))
     }
