@@ -184,3 +184,81 @@ fn chains_that_the_hooks_cannot_follow_are_closed_and_said_so() {
     assert_eq!(tables.endpoints[&name("long")].egress, tables.endpoints[&name("fits")].egress);
     assert!(matches!(Chain::closed().steps[0].origin, Origin::NoProfile));
 }
+
+/// A thousand endpoints on one host, a hundred policies of ten rules each, of which ten are about every endpoint.
+fn large_host() -> Resources {
+    use crate::resource::policy::{
+        Action, Entity, Order, Policy, Port, PortRange, Protocol, Rule, ScopedName,
+    };
+    use crate::resource::{HostAddress, Resource, WorkloadEndpoint};
+    let mut resources = Resources::default();
+    for number in 0..1000u16 {
+        let address = std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 1, number);
+        resources.insert(Resource::WorkloadEndpoint(WorkloadEndpoint {
+            name: EndpointName { namespace: "openstack".into(), name: format!("vm{number}") },
+            node: NODE.to_owned(),
+            interface: format!("tap{number}").parse().unwrap(),
+            mac: "fa:16:3e:00:00:01".parse().unwrap(),
+            addresses: vec![HostAddress::new(address).unwrap()],
+            allowed_pairs: Vec::new(),
+            gateway: None,
+            labels: (0..10)
+                .map(|group| (format!("sg-{}", (number + group * 7) % 100), String::new()))
+                .collect(),
+            profiles: Vec::new(),
+            ports: Vec::new(),
+            network_id: None,
+            fqdn: None,
+        }));
+    }
+    for number in 0..100u16 {
+        let rule = |port: u16| Rule {
+            action: Action::Allow,
+            ipv6: true,
+            protocol: Some(Protocol::TCP),
+            not_protocol: None,
+            icmp: None,
+            not_icmp: None,
+            source: Entity {
+                selector: Some(format!("has(sg-{})", (number + port) % 100).parse().unwrap()),
+                ..Entity::default()
+            },
+            destination: Entity {
+                ports: vec![Port::Range(PortRange::new(port, port).unwrap())],
+                ..Entity::default()
+            },
+        };
+        resources.insert(Resource::Policy(Policy {
+            name: ScopedName { namespace: None, name: format!("sg-{number}") },
+            tier: "default".to_owned(),
+            order: Order::default(),
+            selector: format!("has(sg-{number})").parse().unwrap(),
+            ingress: Some((0..10).map(|port| rule(8000 + port)).collect()),
+            egress: Some(vec![Rule { source: Entity::default(), ..rule(9000) }]),
+        }));
+    }
+    resources
+}
+
+/// Prints how long it takes; what that is depends on the machine and the build.
+#[test]
+fn a_large_host_is_compiled_and_a_small_change_of_it_is_small() {
+    let mut resources = large_host();
+    let mut present = Present::default();
+    let mut daemon = Daemon::adopting(&present);
+    let start = std::time::Instant::now();
+    let (update, _) = daemon.update(&present, &resources);
+    println!("1,000 endpoints with 100 policies: {:?} for {} entries", start.elapsed(), update.entries());
+    present.write(&update);
+    // A member leaves a set that every hundredth rule speaks of.
+    let (_, endpoint) = resources.endpoints.first_key_value().unwrap();
+    let mut endpoint = endpoint.clone();
+    endpoint.node = "elsewhere".to_owned();
+    endpoint.labels.pop_last();
+    resources.endpoints.insert(endpoint.name.clone(), endpoint);
+    let start = std::time::Instant::now();
+    let (update, _) = daemon.update(&present, &resources);
+    println!("one member less: {:?} for {} entries", start.elapsed(), update.entries());
+    assert!(update.chains.is_empty() && update.steps.is_empty(), "chains were written again");
+    assert!(update.identities.len() == 1, "{:?}", update.identities);
+}
