@@ -9,7 +9,7 @@ use serval_tests::bgp;
 use serval_tests::cloud::{address, endpoint, mac, name, plugged, tap};
 use serval_tests::fabric::{Fabric, ROUTER, WORLD, host_address};
 use serval_tests::guest::{self, KernelGuest};
-use serval_tests::host::{EndpointStatus, Host};
+use serval_tests::host::{EndpointStatus, Host, policy};
 use serval_tests::leftovers;
 use serval_tests::process::Running;
 use serval_tests::qemu::Vm;
@@ -29,6 +29,10 @@ const HOSTS: u8 = 2;
 /// Numbers of the hosts' and the router's autonomous system.
 const HOSTS_AS: u32 = 64_512;
 const ROUTER_AS: u32 = 65_000;
+
+/// What every VM may do: answer pings from anywhere, talk to other VMs, and to the world.
+const POLICY: &str = "types: [Ingress, Egress], ingress: [{ action: Allow, protocol: ICMPv6, icmp: { type: 128 } }, \
+                      { action: Allow, source: { selector: has(vm) } }], egress: [{ action: Allow }]";
 
 /// Echo requests between each pair.
 const PINGS: u32 = 5;
@@ -86,13 +90,18 @@ fn tell(arguments: &Arguments) -> Result<()> {
          A router joins them to each other and to the world. Hosts and router tell each other by BGP who is where.\n"
     );
 
-    let mut fabric = Fabric::new("demo", HOSTS)?;
+    let mut fabric = Fabric::policed("demo", HOSTS)?;
     for host in fabric.hosts() {
+        host.put("policy.yaml", policy("demo", "has(vm)", POLICY))?;
         // The router gives it.
         host.namespace.ip("-6 route del default")?;
     }
     for number in 1..=3 - u8::from(arguments.no_vm) {
-        fabric.host(host_of(number)).put_endpoint(&endpoint(number))?;
+        // Every host has all documents: policy asks who the others are.
+        let document = endpoint(number).document(fabric.host(host_of(number)).node());
+        for host in fabric.hosts() {
+            host.put(&format!("{}.yaml", name(number)), &document)?;
+        }
     }
     bgp::share(&fabric, &leaf(), &bgp::nodes(&fabric, HOSTS))?;
     for number in 1..=HOSTS {
