@@ -71,6 +71,9 @@ struct Known {
     protocol: u8,
     /// The last sync that found it.
     seen: u32,
+    /// That sync told of it more than once. The kernel can have the same route twice (when another is replaced by one that
+    /// is there already), and then one of them stays when the other goes.
+    twice: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -262,7 +265,7 @@ impl Fib {
         let kin: Vec<usize> =
             same.iter().copied().filter(|n| entry.routes[*n].joins == route.joins).collect();
         let is_equal = |known: &Known| known.path == path && known.mtu == route.mtu;
-        let (displaced, certain) = match (replaces, kin.as_slice(), same.as_slice()) {
+        let (displaced, mut certain) = match (replaces, kin.as_slice(), same.as_slice()) {
             // The first of its kind is replaced, or the first of the other kind (fib6_add_rt2node).
             (true, [at], _) | (true, [], [at]) => (Some(*at), true),
             (true, _, all) => (None, all.is_empty()),
@@ -274,6 +277,9 @@ impl Fib {
         };
         match displaced.map(|at| &mut entry.routes[at]) {
             Some(known) => {
+                let equal = known.path == path && known.mtu == route.mtu;
+                certain &= equal || !known.twice;
+                known.twice = equal && known.seen == generation && (known.twice || !route.joins);
                 let before = mem::replace(&mut known.path, path);
                 (known.mtu, known.joins, known.seen) = (route.mtu, route.joins, generation);
                 known.protocol = route.protocol;
@@ -298,7 +304,7 @@ impl Fib {
         let position = same.iter().copied().find(|n| self.is_same_way(entry.routes[*n].path, path));
         match (position, same.as_slice()) {
             (Some(position), _) => {
-                let several = self.has_several_hops(path);
+                let several = self.has_several_hops(path) || entry.routes[position].twice;
                 self.remove_at(id.prefix, position);
                 if several {
                     self.doubt(id.prefix);
@@ -361,7 +367,7 @@ impl Fib {
 
     fn push(&mut self, id: RouteId, path: Stored, route: &Route) {
         let Route { mtu, joins, protocol, .. } = *route;
-        let known = Known { id, path, mtu, joins, protocol, seen: self.generation };
+        let known = Known { id, path, mtu, joins, protocol, seen: self.generation, twice: false };
         self.entries.entry(id.prefix).or_default().routes.push(known);
         self.dirty.insert(id.prefix);
         if id.table == Table::Local && !id.prefix.is_host() && self.local.insert(id.prefix) {

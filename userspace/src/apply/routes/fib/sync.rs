@@ -125,6 +125,7 @@ impl Fib {
         };
         match entry.routes.iter_mut().find(same) {
             Some(known) => {
+                known.twice = known.seen == generation;
                 (known.seen, known.protocol) = (generation, route.protocol);
                 self.unstore(path);
             }
