@@ -6,27 +6,21 @@
 //! long is a new one. TCP is followed as far as policy needs: which side began it, whether both sides took part, and
 //! whether it ends.
 
+mod lifetime;
+mod question;
 mod quota;
 #[cfg(test)]
 mod tests;
 
-use super::event::Told;
-use super::policy::{Decision, Subject};
-use crate::abi::{ChainPair, Flow, FlowKey, Reason, RingPlace, ZONE_OUTSIDE, event_kinds, flow_flags};
-use crate::wire::{icmp6, protocol};
-use core::hint::cold_path;
+pub use lifetime::tcp;
+pub use question::{Party, Question, question_flags};
 
-/// Flags of TCP (RFC 9293 section 3.1).
-pub mod tcp {
-    /// The sender has no more data.
-    pub const FIN: u32 = 1;
-    /// A connection begins.
-    pub const SYN: u32 = 2;
-    /// A connection is no more.
-    pub const RST: u32 = 4;
-    /// The acknowledgement number counts.
-    pub const ACK: u32 = 16;
-}
+use super::event::Told;
+use super::policy::Decision;
+use crate::abi::{ChainPair, Flow, FlowKey, Reason, RingPlace, event_kinds, flow_flags};
+use crate::wire::protocol;
+use core::hint::cold_path;
+use lifetime::{begins_anew, establishes, is_over, may_begin};
 
 /// What flows are looked up and kept in.
 pub trait Flows {
@@ -95,88 +89,6 @@ pub struct Change {
     pub generation: u64,
     /// Flags that are added.
     pub flags: u32,
-}
-
-/// One end of a packet.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Party {
-    /// Its TAP, if it is a VM of this host.
-    pub(super) ifindex: u32,
-    /// Its counter slot, if it is a VM of this host; else one of the two below.
-    pub(super) slot: u32,
-}
-
-impl Party {
-    /// This host.
-    pub const HOST: Self = Self { ifindex: ZONE_OUTSIDE, slot: 0 };
-    /// Somebody else.
-    pub const OUTSIDE: Self = Self { ifindex: ZONE_OUTSIDE, slot: 1 };
-
-    /// A VM of this host.
-    #[inline(always)]
-    pub fn endpoint(ifindex: u32, slot: u32) -> Self {
-        Self { ifindex, slot }
-    }
-
-    /// Whether it is a VM of this host.
-    #[inline(always)]
-    pub fn is_endpoint(&self) -> bool {
-        self.ifindex != ZONE_OUTSIDE
-    }
-
-    /// Whether it is this host.
-    #[inline(always)]
-    pub fn is_host(&self) -> bool {
-        !self.is_endpoint() && self.slot == Self::HOST.slot
-    }
-
-    /// Where its packets come in.
-    #[inline(always)]
-    pub fn zone(&self) -> u32 {
-        self.ifindex
-    }
-}
-
-/// A packet that is to be judged. Plain memory without padding, as it is handed to a function of its own.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Question {
-    /// Its flow.
-    pub key: FlowKey,
-    /// Who sends it.
-    pub from: Party,
-    /// Whom it is for.
-    pub to: Party,
-    /// Destination port, or ICMPv6 type and code.
-    pub service: u32,
-    /// Flags, of TCP.
-    pub tcp_flags: u32,
-    /// [`question_flags`].
-    pub flags: u32,
-    /// Identification of the packet's fragments, if it is one.
-    pub fragment: u32,
-    /// In the kernel, the generation of policy by which it is judged from beginning to end: a flow that one allowed must
-    /// not be remembered as allowed by the next.
-    pub generation: u64,
-}
-
-const _: () = assert!(size_of::<Question>() == 88);
-
-/// Bits of [`Question::flags`].
-pub mod question_flags {
-    /// It is no flow: ICMPv6 other than echo and errors. Answers need a right of their own.
-    pub const NO_FLOW: u32 = 1;
-    /// It is an ICMPv6 error, and the key is that of the packet that it is about, where that came in.
-    pub const ERROR: u32 = 2;
-    /// It is the first of several fragments.
-    pub const FIRST_FRAGMENT: u32 = 4;
-    /// It is a later fragment, and the key is that of all fragments of its packet.
-    pub const LATER_FRAGMENT: u32 = 8;
-    /// XDP asks.
-    pub const XDP: u32 = 16;
-    /// It is on its way out to a VM, and the kernel has forwarded it.
-    pub const OUT: u32 = 32;
 }
 
 /// Whether a packet may pass. What is remembered of flows is asked first, then policy.
@@ -350,67 +262,6 @@ pub fn begin_fragments<T: Flows>(tables: &T, question: &Question) {
     }
 }
 
-impl Question {
-    /// What policy looks at: this packet; or, if it is an answer, the first one of its flow.
-    #[inline(always)]
-    pub fn subject(&self, answer: bool) -> Subject<'_> {
-        let key = &self.key;
-        let is_icmp = key.protocol == u32::from(protocol::ICMP6);
-        if answer {
-            Subject {
-                source: &key.destination,
-                destination: &key.source,
-                protocol: key.protocol as u8,
-                source_port: if is_icmp { 0 } else { key.destination_port },
-                destination_port: if is_icmp { ECHO_REQUEST } else { key.source_port },
-            }
-        } else {
-            Subject {
-                source: &key.source,
-                destination: &key.destination,
-                protocol: key.protocol as u8,
-                source_port: if is_icmp { 0 } else { key.source_port },
-                destination_port: self.service as u16,
-            }
-        }
-    }
-
-    /// Its type, if it is an ICMPv6 message.
-    #[inline(always)]
-    fn icmp_type(&self) -> u32 {
-        self.service >> 8
-    }
-
-    /// The flow that begins with this packet.
-    #[inline(always)]
-    fn flow<T: Flows>(&self, tables: &T) -> Flow {
-        let host = if self.from.is_host() { flow_flags::HOST } else { 0 };
-        Flow {
-            generation: tables.generation(),
-            seen: tables.now(),
-            owner: if self.from.is_endpoint() { self.from.slot } else { self.to.slot },
-            flags: flow_flags::SEEN | host,
-            reverse_zone: self.to.zone(),
-            place: 0,
-            _reserved: 0,
-        }
-    }
-
-    /// The key of all fragments of this packet.
-    #[inline(always)]
-    pub(super) fn fragment_key(&self) -> FlowKey {
-        FlowKey {
-            source_port: self.fragment as u16,
-            destination_port: (self.fragment >> 16) as u16,
-            protocol: u32::from(protocol::FRAGMENT),
-            ..self.key
-        }
-    }
-}
-
-/// Type and code of an ICMPv6 echo request (RFC 4443 section 4.1) as one number.
-const ECHO_REQUEST: u16 = 128 << 8;
-
 /// Keeps a flow alive, and notes what the packet says about it. Writes only what is new: entries are shared by CPUs.
 #[inline(always)]
 fn keep<T: Flows>(tables: &T, question: &Question, flow: &Flow, now: u32) {
@@ -435,78 +286,5 @@ fn keep<T: Flows>(tables: &T, question: &Question, flow: &Flow, now: u32) {
     }
     if flow.seen != now || flow.generation != generation || flow.flags & flags != flags {
         tables.update(&question.key, Change { seen: now, generation, flags });
-    }
-}
-
-/// Whether with this packet both sides have taken part.
-#[inline(always)]
-fn establishes(question: &Question, flow: &Flow, other: u32) -> bool {
-    if question.key.protocol != u32::from(protocol::TCP) {
-        return flow.flags & flow_flags::REPLY != 0 && other & flow_flags::SEEN != 0;
-    }
-    // The third packet of the handshake: whoever only sends SYN never holds an established flow.
-    flow.flags & flow_flags::REPLY == 0
-        && other & flow_flags::SEEN != 0
-        && question.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::ACK
-}
-
-/// Whether the packet begins another flow between the same ports: whoever answers has no right to it by the flow, and
-/// whoever began a connection is judged again when the old one has ended.
-#[inline(always)]
-fn begins_anew(flow: &Flow, question: &Question) -> bool {
-    match question.key.protocol as u8 {
-        protocol::TCP => {
-            question.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
-                && flow.flags & (flow_flags::REPLY | flow_flags::CLOSING) != 0
-        }
-        protocol::ICMP6 => {
-            question.icmp_type() == u32::from(icmp6::ECHO_REQUEST) && flow.flags & flow_flags::REPLY != 0
-        }
-        _ => false,
-    }
-}
-
-/// Whether the packet may be the first of a flow. Of TCP: a SYN; or data, when the flow was forgotten (as netfilter's
-/// `nf_conntrack_tcp_loose`). An echo reply never is: the request that it would let back in is nobody's answer.
-#[inline(always)]
-fn may_begin(question: &Question) -> bool {
-    match question.key.protocol as u8 {
-        protocol::TCP => {
-            let flags = question.tcp_flags & (tcp::SYN | tcp::ACK | tcp::FIN | tcp::RST);
-            matches!(flags, tcp::SYN | tcp::ACK)
-        }
-        protocol::ICMP6 => question.icmp_type() != u32::from(icmp6::ECHO_REPLY),
-        _ => true,
-    }
-}
-
-/// Whether a flow has not been seen for longer than it may be silent.
-#[inline(always)]
-pub fn is_over(flow: &Flow, of: u32, now: u32) -> bool {
-    // Another CPU may have seen it in a second that this one has not reached yet.
-    now.wrapping_sub(flow.seen).cast_signed() > patience(of, flow.flags)
-}
-
-/// How many seconds a flow may be silent.
-#[inline(always)]
-fn patience(of: u32, flags: u32) -> i32 {
-    let established = flags & flow_flags::ESTABLISHED != 0;
-    if of == u32::from(protocol::TCP) {
-        if flags & flow_flags::CLOSING != 0 {
-            30
-        } else if established {
-            3600
-        } else {
-            20
-        }
-    } else if of == u32::from(protocol::UDP) {
-        60
-    } else if of == u32::from(protocol::ICMP6) {
-        5
-    } else if of == u32::from(protocol::FRAGMENT) {
-        // As long as a receiver waits for the rest (RFC 8200 section 4.5).
-        60
-    } else {
-        600
     }
 }
