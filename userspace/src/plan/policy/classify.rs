@@ -21,7 +21,7 @@ pub use services::Service;
 pub use vector::{STEPS, Vector};
 
 use super::chain::{Chain, EndMatch, Step};
-use super::{Direction, EndpointPolicy, Policies};
+use super::{EndpointPolicy, Policies};
 use std::collections::BTreeMap;
 
 /// A chain, by its place in [`Classifier::chains`].
@@ -116,13 +116,5 @@ impl Peers {
             .filter(|(_, steps)| *steps != otherwise)
             .collect();
         Self { otherwise, by_identity }
-    }
-}
-
-/// Which direction's chain of an endpoint is meant.
-pub fn of_direction((ingress, egress): (ChainId, ChainId), direction: Direction) -> ChainId {
-    match direction {
-        Direction::Ingress => ingress,
-        Direction::Egress => egress,
     }
 }

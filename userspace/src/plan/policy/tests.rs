@@ -3,7 +3,7 @@
 mod arbitrary;
 mod examples;
 
-use super::classify::{Classifier, of_direction};
+use super::classify::Classifier;
 use super::reference::{self, Packet};
 use super::*;
 use crate::resource::policy::Protocol;
@@ -63,7 +63,11 @@ impl Compiled {
         direction: Direction,
         packet: &Packet,
     ) -> (u32, dataplane_ebpf::decide::policy::Decision) {
-        let number = of_direction(self.numbers[name], direction).0;
+        let (ingress, egress) = self.numbers[name];
+        let number = match direction {
+            Direction::Ingress => ingress.0,
+            Direction::Egress => egress.0,
+        };
         let source = Address::new(packet.source.octets());
         let destination = Address::new(packet.destination.octets());
         (number, evaluate(&self.tables, number, &subject(packet, &source, &destination)))

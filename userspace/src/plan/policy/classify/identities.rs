@@ -3,7 +3,6 @@
 use super::super::{SetId, Sets};
 use ipnet::Ipv6Net;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv6Addr;
 
 /// An identity. [`IdentityId::NOBODY`] is in no set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,12 +60,5 @@ impl Identities {
     /// Every prefix with its identity.
     pub fn prefixes(&self) -> impl Iterator<Item = (Ipv6Net, IdentityId)> {
         self.prefixes.iter().map(|(net, id)| (*net, *id))
-    }
-
-    /// Who has an address.
-    pub fn of(&self, address: Ipv6Addr) -> IdentityId {
-        let candidates = (0..=128u8).rev().filter_map(|length| Ipv6Net::new(address, length).ok());
-        let mut found = candidates.filter_map(|net| self.prefixes.get(&net.trunc()));
-        found.next().copied().unwrap_or(IdentityId::NOBODY)
     }
 }

@@ -18,14 +18,6 @@ pub struct Service {
     pub length: u8,
 }
 
-impl Service {
-    /// Whether a packet is of this service.
-    pub fn contains(self, protocol: Protocol, port: u16) -> bool {
-        let mask = u16::MAX.checked_shl(16 - u32::from(self.length)).unwrap_or(0);
-        protocol == self.protocol && port & mask == self.port
-    }
-}
-
 /// By protocol and destination port, or ICMPv6 type and code.
 pub(super) fn by_destination(chain: &Chain) -> Services {
     by_port(chain, &|matching| &matching.destination, &Match::asks_for_protocol)

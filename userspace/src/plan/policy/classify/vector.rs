@@ -30,14 +30,4 @@ impl Vector {
     pub fn word(&self, number: usize) -> u64 {
         self.0.get(number).copied().unwrap_or(0)
     }
-
-    /// How many words there are.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether no step is in it.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
 }
