@@ -1,7 +1,7 @@
 //! BGP between the hosts of a [`Fabric`], as an operator sets it up: one set of Node resources for all hosts, and routers
 //! that run a plain BIRD.
 
-use crate::fabric::{Fabric, host_address};
+use crate::fabric::{Fabric, WORLD, host_address};
 use crate::host::{Host, bgp_event};
 use crate::leftovers;
 use crate::netns::Namespace;
@@ -34,6 +34,18 @@ pub fn share(fabric: &Fabric, configuration: &str, resources: &str) -> Result<()
         host.put("bgp.yaml", resources)?;
     }
     Ok(())
+}
+
+/// The configuration of a router's BIRD that leads to the world, gives a default route, and has these `sessions`.
+pub fn router(sessions: &str) -> String {
+    format!(
+        "router id 192.0.2.254;
+         protocol device {{ }}
+         protocol direct {{ ipv6; }}
+         protocol kernel {{ ipv6 {{ import none; export where source = RTS_BGP; }}; }}
+         protocol static internet {{ ipv6; route ::/0 via {WORLD}; }}
+         {sessions}"
+    )
 }
 
 /// A router's BIRD, with a configuration that is written by hand.

@@ -193,15 +193,7 @@ fn router() -> String {
             host_address(number)
         )
     });
-    format!(
-        "router id 192.0.2.254;
-         protocol device {{ }}
-         protocol direct {{ ipv6; }}
-         protocol kernel {{ ipv6 {{ import none; export where source = RTS_BGP; }}; }}
-         protocol static internet {{ ipv6; route ::/0 via {WORLD}; }}
-         {}",
-        hosts.collect::<String>()
-    )
+    bgp::router(&hosts.collect::<String>())
 }
 
 /// Waits until everybody knows where the VMs are, and says who knows what.

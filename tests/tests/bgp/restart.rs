@@ -119,22 +119,18 @@ fn a_session_that_ends_without_need_is_back_by_itself() -> Result<()> {
     // matters there are two reflectors, of which one always knows.
     let session = since(&scene)?;
     under_traffic(&mut scene, "connection reset", |scene| {
-        let host = scene.fabric.host(1);
-        host.namespace.run("ss --kill --tcp state established ( dport = 179 or sport = 179 )")?;
-        let established = since_again(scene, &session);
-        host.wait_route(address(2))?;
-        scene.fabric.host(2).wait_route(address(1))?;
-        established
+        scene
+            .fabric
+            .host(1)
+            .namespace
+            .run("ss --kill --tcp state established ( dport = 179 or sport = 179 )")?;
+        since_again(scene, &session)
     })?;
     // An operator restarts it: that is a farewell (Cease), after which routes go at once.
     let session = since(&scene)?;
     under_traffic(&mut scene, "restart of the session", |scene| {
-        let host = scene.fabric.host(1);
-        host.birdc("restart \"mesh_*\"")?;
-        let established = since_again(scene, &session);
-        host.wait_route(address(2))?;
-        scene.fabric.host(2).wait_route(address(1))?;
-        established
+        scene.fabric.host(1).birdc("restart \"mesh_*\"")?;
+        since_again(scene, &session)
     })?;
     // The cable is out for less than the hold time: nothing ends.
     let session = since(&scene)?;
@@ -150,11 +146,14 @@ fn a_session_that_ends_without_need_is_back_by_itself() -> Result<()> {
     Ok(())
 }
 
-/// Waits until the session has been established anew.
+/// Waits until the session has been established anew, and both hosts know of the other's VM.
 fn since_again(scene: &Scene, before: &Value) -> Result<()> {
-    bgp_event("another session", || {
-        let peer = &scene.fabric.host(1).bird()?["peers"][0];
+    let [here, there] = [scene.fabric.host(1), scene.fabric.host(2)];
+    let established = bgp_event("another session", || {
+        let peer = &here.bird()?["peers"][0];
         Ok(peer["since"] != *before && peer["state"] == "established")
-    })
-    .map(drop)
+    });
+    here.wait_route(address(2))?;
+    there.wait_route(address(1))?;
+    established.map(drop)
 }

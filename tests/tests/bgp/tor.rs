@@ -1,7 +1,7 @@
 //! A top-of-rack router of another AS: it hears of VMs and aggregates and of nothing else, and gives a default route.
 
 use anyhow::{Result, ensure};
-use serval_tests::bgp::Router;
+use serval_tests::bgp::{self, Router};
 use serval_tests::cloud::address;
 use serval_tests::fabric::{Fabric, ROUTER, UPLINK, WORLD, host_address};
 use serval_tests::host::{Host, bgp_event, session};
@@ -27,16 +27,10 @@ fn router(leaves: u8) -> String {
             65_000 + u32::from(number),
         )
     });
-    format!(
-        "router id 192.0.2.254;
-         protocol device {{ }}
-         protocol direct {{ ipv6; }}
-         protocol kernel {{ ipv6 {{ import none; export where source = RTS_BGP; }}; }}
-         protocol static internet {{ ipv6; route ::/0 via {WORLD}; }}
-         protocol bfd {{ interface \"*\" {{ interval 300 ms; multiplier 10; }}; }}
-         {}",
+    bgp::router(&format!(
+        "protocol bfd {{ interface \"*\" {{ interval 300 ms; multiplier 10; }}; }}\n{}",
         leaves.collect::<String>()
-    )
+    ))
 }
 
 /// A host's side of it; its default route comes from the router alone.

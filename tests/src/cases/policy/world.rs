@@ -13,8 +13,10 @@ use serval::resource::document::{Content, Format, parse};
 use std::fmt::Write as _;
 use std::path::Path;
 
-/// Policy in the beginning.
-pub const POLICIES: &str = "
+/// VM A may send to all, and hears nobody but who answers.
+macro_rules! client {
+    () => {
+        "
 apiVersion: projectcalico.org/v3
 kind: GlobalNetworkPolicy
 metadata: { name: client }
@@ -22,7 +24,14 @@ spec:
   selector: role == 'client'
   types: [Ingress, Egress]
   egress: [{ action: Allow }]
----
+"
+    };
+}
+
+/// Policy in the beginning.
+pub const POLICIES: &str = concat!(
+    client!(),
+    "---
 apiVersion: projectcalico.org/v3
 kind: GlobalNetworkPolicy
 metadata: { name: server }
@@ -37,29 +46,16 @@ spec:
     - { action: Allow, protocol: ICMPv6, icmp: { type: 128 } }
     - { action: Allow, protocol: ICMPv6, icmp: { type: 139, code: 0 } }
     - { action: Allow, protocol: 50 }
-";
+"
+);
 
 /// VM B offers nothing any more.
-pub const CLOSED_SERVER: &str = "
-apiVersion: projectcalico.org/v3
-kind: GlobalNetworkPolicy
-metadata: { name: client }
-spec:
-  selector: role == 'client'
-  types: [Ingress, Egress]
-  egress: [{ action: Allow }]
-";
+pub const CLOSED_SERVER: &str = client!();
 
 /// What VM A and VM B have does not change, but what VM C has.
-pub const LOUD_NEIGHBOUR: &str = "
-apiVersion: projectcalico.org/v3
-kind: GlobalNetworkPolicy
-metadata: { name: client }
-spec:
-  selector: role == 'client'
-  types: [Ingress, Egress]
-  egress: [{ action: Allow }]
----
+pub const LOUD_NEIGHBOUR: &str = concat!(
+    client!(),
+    "---
 apiVersion: projectcalico.org/v3
 kind: GlobalNetworkPolicy
 metadata: { name: neighbour }
@@ -74,7 +70,8 @@ spec:
   ingress:
     - { action: Allow, protocol: TCP, destination: { ports: [80] } }
     - { action: Allow, protocol: UDP, destination: { ports: [5000] } }
-";
+"
+);
 
 /// The tables of the case table, with policy.
 pub fn tables(devices: Devices) -> MemoryTables {
