@@ -35,6 +35,12 @@ fn target() -> PathBuf {
     root.join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
 }
 
+/// The QEMU that `cargo xtask setup` has unpacked, or the name of the one that is installed.
+pub fn qemu() -> PathBuf {
+    let unpacked = target().join("tools/qemu/qemu-system-x86_64").canonicalize();
+    unpacked.unwrap_or_else(|_| "qemu-system-x86_64".into())
+}
+
 /// The `bird6` of BIRD 1.6 that `cargo xtask setup` has unpacked, or one that is installed.
 pub fn bird_1() -> Option<PathBuf> {
     let unpacked = target().join("tools/bird-1/usr/sbin/bird6").canonicalize().ok();

@@ -5,10 +5,10 @@
 
 use crate::run::Run;
 use crate::toolchain::{
-    BIRD_1, BPF_LINKER, BUILD_PACKAGES, GUEST_KERNEL, LLVM, NIGHTLY, TEST_PACKAGES, Toolchain,
+    BIRD_1, BPF_LINKER, BUILD_PACKAGES, GUEST_KERNEL, LLVM, NIGHTLY, QEMU, TEST_PACKAGES, Toolchain,
     debian_rustc_builds_bpf, linker_is_built, linker_of_setup,
 };
-use crate::workspace::{bird_1, guest_kernel, is_debian, is_root, program, root, tools};
+use crate::workspace::{bird_1, guest_kernel, is_debian, is_root, program, qemu, root, tools};
 use anyhow::{Result, bail};
 use std::collections::BTreeSet;
 use std::fs;
@@ -41,7 +41,14 @@ pub fn setup() -> Result<()> {
 /// What is missing, in the order it has to be brought.
 fn missing() -> Vec<Step> {
     let steps = if is_debian() {
-        vec![debian_packages(), debian_linker(), debian_guest_kernel(), debian_bird_1(), bpffs()]
+        vec![
+            debian_packages(),
+            debian_linker(),
+            debian_qemu(),
+            debian_guest_kernel(),
+            debian_bird_1(),
+            bpffs(),
+        ]
     } else {
         vec![programs(), rustup_nightly(), rustup_linker(), bpffs()]
     };
@@ -81,6 +88,14 @@ fn debian_linker() -> Option<Step> {
     })
 }
 
+fn debian_qemu() -> Option<Step> {
+    let directory = qemu();
+    (program(QEMU_PROGRAM).is_none() && !directory.is_dir()).then(|| Step {
+        brings: format!("QEMU for demo and tests, unpacked from {QEMU}"),
+        command: script("qemu.sh").arg(QEMU).arg(directory),
+    })
+}
+
 fn debian_guest_kernel() -> Option<Step> {
     let directory = guest_kernel();
     (!directory.is_dir()).then(|| Step {
@@ -98,8 +113,12 @@ fn debian_bird_1() -> Option<Step> {
 }
 
 fn programs() -> Option<Step> {
-    let absent: Vec<&str> =
-        TEST_PACKAGES.iter().map(|(_, name)| *name).filter(|name| program(name).is_none()).collect();
+    let absent: Vec<&str> = TEST_PACKAGES
+        .iter()
+        .map(|(_, name)| *name)
+        .chain([QEMU_PROGRAM])
+        .filter(|name| program(name).is_none())
+        .collect();
     (!absent.is_empty()).then(|| Step {
         brings: "programs that demo and tests run, from this distribution's package manager".to_owned(),
         command: Run::new("which").args(absent),
@@ -129,6 +148,7 @@ fn bpffs() -> Option<Step> {
     })
 }
 
+const QEMU_PROGRAM: &str = "qemu-system-x86_64";
 const BPFFS: &str = "/sys/fs/bpf";
 
 fn installed_packages() -> BTreeSet<String> {

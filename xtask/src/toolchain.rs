@@ -53,7 +53,6 @@ pub const TEST_PACKAGES: &[(&str, &str)] = &[
     ("ndisc6", "rdisc6"),
     ("nftables", "nft"),
     ("python3-scapy", "scapy"),
-    ("qemu-system-x86", "qemu-system-x86_64"),
     ("radvd", "radvd"),
     ("tcpdump", "tcpdump"),
     ("thc-ipv6", "atk6-fake_router26"),
@@ -62,6 +61,9 @@ pub const TEST_PACKAGES: &[(&str, &str)] = &[
 
 /// Debian's kernel for virtual machines, which QEMU guests boot: unpacked, never installed.
 pub const GUEST_KERNEL: &str = "linux-image-cloud-amd64";
+
+/// Debian's package of QEMU, which is unpacked where none is installed.
+pub const QEMU: &str = "qemu-system-x86";
 
 /// Debian's package of BIRD 1.6, which the tests run besides BIRD 2: unpacked, because both cannot be installed.
 pub const BIRD_1: &str = "bird";

@@ -24,6 +24,11 @@ pub fn guest_kernel() -> PathBuf {
     tools().join("guest-kernel")
 }
 
+/// QEMU as its Debian package has it, and the program `qemu-system-x86_64` that runs it from there.
+pub fn qemu() -> PathBuf {
+    tools().join("qemu")
+}
+
 /// BIRD 1.6 as its Debian package has it, for tests: `usr/sbin/bird6`.
 pub fn bird_1() -> PathBuf {
     tools().join("bird-1")

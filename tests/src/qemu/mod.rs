@@ -49,7 +49,7 @@ impl Vm {
         fs::write(&initramfs, initramfs::build(&kernel.modules)?)?;
         let console = directory.path().join("console");
 
-        let mut command = host.command("qemu-system-x86_64");
+        let mut command = host.command(crate::qemu());
         command.args([
             "-accel",
             "tcg",
