@@ -106,6 +106,7 @@ impl Contest {
                 name: carrier.name().to_owned(),
                 limit: limit.map(|limit| limit.name().to_owned()),
                 kernel: KERNEL.to_owned(),
+                size: None,
                 work: make(*carrier)?,
             })
         };

@@ -1,6 +1,6 @@
 //! `cargo xtask bench` runs this: Serval measured against the limit of its hooks, a bare redirect, and against the
 //! kernel alone, on this machine and in one run. It makes network namespaces of its own and nothing outside of them;
-//! the report goes to `bench/results`. Numbers never make it fail.
+//! a run leaves a file, in `target/bench` unless told otherwise. Numbers never make it fail.
 //!
 //! | file | what it holds |
 //! |---|---|
@@ -22,9 +22,9 @@ mod statistics;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use machine::Machine;
 use measure::{BENCHMARKS, Benchmark};
-use report::Report;
+use report::schema::{self, Run};
+use report::table;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::{env, fs};
@@ -38,6 +38,12 @@ struct Arguments {
     /// Shorter runs: enough to see that all works, not to compare numbers
     #[arg(long)]
     quick: bool,
+    /// The file to write; by default a new one in target/bench. The HTML report is beside it
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Say what changed since the run of this file
+    #[arg(long, value_name = "FILE")]
+    compare: Option<PathBuf>,
     /// Only the benchmarks of these names
     names: Vec<String>,
 }
@@ -60,24 +66,55 @@ fn run(arguments: &Arguments) -> Result<()> {
     if !serval::apply::fastpath::embedded() {
         bail!("this build carries no BPF programs; `cargo xtask bench` makes one that does");
     }
-    let mut report =
-        Report { format: 2, machine: Machine::here(), quick: arguments.quick, benchmarks: Vec::new() };
+    // A file that cannot be compared is found out before anything is measured.
+    let earlier =
+        arguments.compare.as_deref().map(|file| Ok::<_, anyhow::Error>((file, read(file)?))).transpose()?;
+    let mut run = Run {
+        schema: schema::VERSION,
+        environment: machine::environment(),
+        quick: arguments.quick,
+        measurements: Vec::new(),
+        comparison: None,
+    };
     for benchmark in chosen {
         for outcome in (benchmark.run)(arguments.quick).with_context(|| benchmark.name)? {
-            println!("{}", outcome.render());
-            for series in &outcome.arms {
-                if let Some(why) = &series.last_rejection {
-                    println!("rejected: {}, {} times, lastly: {why}", series.arm, series.rejected);
-                }
-            }
-            report.benchmarks.push(outcome);
+            let measurement = report::measurement(outcome);
+            println!("{}", table::render(&measurement));
+            run.measurements.push(measurement);
         }
+    }
+    run.environment.load_after = machine::load();
+    if let Some((file, earlier)) = earlier {
+        let comparison = report::compare(&file.display().to_string(), &earlier, &run);
+        println!("{}", table::render_comparison(&comparison));
+        run.comparison = Some(comparison);
     }
     if arguments.quick {
         println!("These were quick rounds; leave --quick out for numbers to compare.");
     }
-    println!("report: {}", write(&report)?.display());
+    let file = arguments.json.clone().unwrap_or_else(|| new_file(&run));
+    write(&file, &run).with_context(|| format!("cannot write {}", file.display()))?;
+    println!("report: {}", file.display());
     Ok(())
+}
+
+fn read(file: &Path) -> Result<Run> {
+    let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    Run::parse(&text).with_context(|| format!("cannot compare with {}", file.display()))
+}
+
+/// Where a run is written unless somebody says where.
+fn new_file(run: &Run) -> PathBuf {
+    let directory =
+        env::var_os("SERVAL_BENCH_DIRECTORY").map_or_else(|| "target/bench".into(), PathBuf::from);
+    directory.join(format!("{}-{}.json", run.environment.date, run.environment.commit))
+}
+
+fn write(file: &Path, run: &Run) -> Result<()> {
+    if let Some(directory) = file.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    Ok(fs::write(file, serde_json::to_string_pretty(run)? + "\n")?)
 }
 
 fn choose(names: &[String]) -> Result<Vec<&'static Benchmark>> {
@@ -88,19 +125,6 @@ fn choose(names: &[String]) -> Result<Vec<&'static Benchmark>> {
     }
     let wanted = |benchmark: &&Benchmark| names.is_empty() || names.iter().any(|name| name == benchmark.name);
     Ok(BENCHMARKS.iter().filter(wanted).collect())
-}
-
-/// Writes the report into a new file; where that is.
-fn write(report: &Report) -> Result<PathBuf> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
-    let file = directory.join(format!("{}-{}.json", report.machine.time, report.machine.commit));
-    let write = || -> Result<()> {
-        fs::create_dir_all(&directory)?;
-        Ok(fs::write(&file, serde_json::to_string_pretty(report)? + "\n")?)
-    };
-    write().with_context(|| format!("cannot write {}", file.display()))?;
-    let here = env::current_dir().unwrap_or_default();
-    Ok(file.strip_prefix(here).map(Path::to_owned).unwrap_or(file))
 }
 
 #[cfg(test)]

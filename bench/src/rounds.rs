@@ -1,6 +1,6 @@
 //! Arms take turns, round by round, so that whatever else the machine does meets all of them alike.
 
-use crate::report::Series;
+use crate::report::{Round, Series, Size};
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -15,6 +15,8 @@ pub struct Arm {
     pub limit: Option<String>,
     /// Name of the arm that has the kernel do the same.
     pub kernel: String,
+    /// Where it is on a line over size.
+    pub size: Option<Size>,
     /// The work.
     pub work: Box<dyn Work>,
 }
@@ -45,10 +47,9 @@ pub fn interleave(name: &str, arms: &mut [Arm], rounds: usize) -> Result<Vec<Ser
             let at = (number + offset) % series.len();
             let (arm, series) = (&mut arms[at], &mut series[at]);
             bar.set_message(arm.name.clone());
-            let values =
-                try_round(arm.work.as_mut(), series).with_context(|| format!("{name}, {}", arm.name))?;
+            let round = try_round(arm.work.as_mut()).with_context(|| format!("{name}, {}", arm.name))?;
             if number > 0 {
-                series.rounds.push(values);
+                series.rounds.push(round);
             }
             bar.inc(1);
         }
@@ -57,28 +58,30 @@ pub fn interleave(name: &str, arms: &mut [Arm], rounds: usize) -> Result<Vec<Ser
     Ok(series)
 }
 
-fn try_round(work: &mut dyn Work, series: &mut Series) -> Result<Option<Vec<f64>>> {
+fn try_round(work: &mut dyn Work) -> Result<Round> {
+    let mut round = Round::default();
     for _ in 0..TRIES {
         match work.round()? {
-            Measured::Proven(values) => return Ok(Some(values)),
-            Measured::Rejected(why) => {
-                series.rejected += 1;
-                series.last_rejection = Some(why);
+            Measured::Proven(values) if values.iter().all(|value| value.is_finite()) => {
+                round.values = Some(values);
+                break;
             }
+            Measured::Proven(values) => round.rejected.push(format!("measured {values:?}")),
+            Measured::Rejected(why) => round.rejected.push(why),
         }
     }
-    Ok(None)
+    Ok(round)
 }
 
 impl Series {
     fn new(arm: &Arm) -> Self {
+        let Arm { name, limit, kernel, size, .. } = arm;
         Self {
-            arm: arm.name.clone(),
-            limit: arm.limit.clone(),
-            kernel: arm.kernel.clone(),
+            arm: name.clone(),
+            limit: limit.clone(),
+            kernel: kernel.clone(),
+            size: size.clone(),
             rounds: Vec::new(),
-            rejected: 0,
-            last_rejection: None,
         }
     }
 }
@@ -113,6 +116,7 @@ mod tests {
             name: name.to_owned(),
             limit: None,
             kernel: "kernel".to_owned(),
+            size: None,
             work: Box::new(Scripted { name, answers, log: Rc::clone(&log) }),
         };
         let mut arms = [arm("a", answers), arm("b", Vec::new())];
@@ -124,7 +128,7 @@ mod tests {
     fn arms_take_turns_and_the_first_round_does_not_count() {
         let (series, log) = run(Vec::new());
         assert_eq!(log, ["a", "b", "b", "a", "a", "b"]);
-        assert!(series.iter().all(|series| series.rounds.len() == 2 && series.rejected == 0));
+        assert!(series.iter().all(|series| series.rounds == vec![Round::proven(vec![1.0]); 2]));
     }
 
     #[test]
@@ -133,8 +137,16 @@ mod tests {
         // Taken from the end: the warm-up, one rejection, then nothing but rejections.
         let (series, _) =
             run(vec![no(), no(), no(), Measured::Proven(vec![2.0]), no(), Measured::Proven(vec![9.0])]);
-        assert_eq!(series[0].rounds, [Some(vec![2.0]), None]);
-        assert_eq!((series[0].rejected, series[0].last_rejection.as_deref()), (4, Some("lost")));
-        assert_eq!(series[1].rounds, [Some(vec![1.0]), Some(vec![1.0])]);
+        let rejected = |times| vec!["lost".to_owned(); times];
+        let first = Round { values: Some(vec![2.0]), rejected: rejected(1) };
+        assert_eq!(series[0].rounds, [first, Round { values: None, rejected: rejected(3) }]);
+        assert_eq!(series[1].rounds, vec![Round::proven(vec![1.0]); 2]);
+    }
+
+    #[test]
+    fn what_is_no_number_is_rejected() {
+        let (series, _) = run(vec![Measured::Proven(vec![f64::NAN]), Measured::Proven(vec![1.0])]);
+        let expected = Round { values: Some(vec![1.0]), rejected: vec!["measured [NaN]".to_owned()] };
+        assert_eq!(series[0].rounds[0], expected);
     }
 }

@@ -3,13 +3,22 @@
 use crate::build::{self, cargo};
 use crate::setup;
 use crate::toolchain::Toolchain;
-use anyhow::Result;
+use crate::workspace::target;
+use anyhow::{Context, Result};
+use std::ffi::OsString;
+use std::path::{self, Path, PathBuf};
 
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Shorter runs: enough to see that all works, not to compare numbers
     #[arg(long)]
     quick: bool,
+    /// The file to write; by default a new one in target/bench. The HTML report is beside it
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Say what changed since the run of this file
+    #[arg(long, value_name = "FILE")]
+    compare: Option<PathBuf>,
     /// Only the benchmarks of these names
     names: Vec<String>,
 }
@@ -27,7 +36,24 @@ pub fn bench(arguments: &Arguments) -> Result<()> {
         .env("SERVAL_BPF_COMPILER", compiler)
         .env("SERVAL_BPF_LINKER", linker)
         .args(["--release", "--package", "serval-bench", "--"])
+        .env("SERVAL_BENCH_COMMAND", command())
+        .env("SERVAL_BENCH_DIRECTORY", target().join("bench"))
         .args(arguments.quick.then_some("--quick"))
+        .args(file("--json", arguments.json.as_deref())?)
+        .args(file("--compare", arguments.compare.as_deref())?)
         .args(&arguments.names)
         .become_it()
+}
+
+/// What a person typed, for the report.
+fn command() -> String {
+    let words = std::env::args_os().skip(1).map(|word| format!(" {}", word.to_string_lossy()));
+    format!("cargo xtask{}", words.collect::<String>())
+}
+
+/// An option with a file that is named from where the person is, as the program runs elsewhere.
+fn file(option: &str, file: Option<&Path>) -> Result<Vec<OsString>> {
+    let Some(file) = file else { return Ok(Vec::new()) };
+    let absolute = path::absolute(file).with_context(|| format!("{option}: no such path"))?;
+    Ok(vec![option.into(), absolute.into()])
 }

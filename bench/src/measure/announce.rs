@@ -2,7 +2,7 @@
 //! and back. A BIRD of its own announces them to that of a host, which the daemon runs.
 
 use crate::destinations::FACTOR;
-use crate::report::{KERNEL, Metric, Outcome, Series};
+use crate::report::{Metric, Outcome, Round, Series};
 use crate::statistics::Better;
 use anyhow::{Context, Result, ensure};
 use serval_tests::host::Host;
@@ -42,17 +42,10 @@ const PAUSE: Duration = Duration::from_millis(25);
 pub fn run(quick: bool) -> Result<Vec<Outcome>> {
     let rounds = if quick { 1 } else { 7 };
     let scene = Scene::new()?;
-    let mut arms = ["announced", "withdrawn"].map(|arm| Series {
-        arm: arm.to_owned(),
-        limit: None,
-        kernel: KERNEL.to_owned(),
-        rounds: Vec::new(),
-        rejected: 0,
-        last_rejection: None,
-    });
+    let mut arms = ["announced", "withdrawn"].map(Series::alone);
     for _ in 0..rounds {
         for (series, there) in arms.iter_mut().zip([true, false]) {
-            series.rounds.push(Some(scene.change(there)?));
+            series.rounds.push(Round::proven(scene.change(there)?));
         }
     }
     let title = format!(

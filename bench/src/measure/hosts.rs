@@ -80,6 +80,7 @@ fn arms(pairs: &[(Mode, Rc<Pair>)], make: impl Fn(&Rc<Pair>, Mode) -> Box<dyn Wo
         name: mode.name().to_owned(),
         limit: None,
         kernel: KERNEL.to_owned(),
+        size: None,
         work: make(pair, *mode),
     };
     pairs.iter().map(arm).collect()

@@ -7,7 +7,7 @@ use super::wire::Wire;
 use crate::carrier::{Carrier, Far, Path, SMALL};
 use crate::cpu;
 use crate::destinations::{Destinations, Width};
-use crate::report::Outcome;
+use crate::report::{Outcome, Size};
 use crate::rounds::{Arm, Work, interleave};
 use anyhow::{Context, Result};
 use std::rc::Rc;
@@ -48,6 +48,7 @@ struct Lane {
     name: String,
     limit: Option<String>,
     kernel: String,
+    size: Option<Size>,
     wire: Rc<Wire<Path>>,
 }
 
@@ -67,6 +68,7 @@ fn lanes() -> Result<Vec<Lane>> {
                 name,
                 limit: limit.map(|limit| self::name(limit, destinations)),
                 kernel: self::name(Carrier::Kernel, destinations),
+                size: carrier.routes().then(|| size(*carrier, destinations)),
                 wire: Rc::new(wire),
             });
         }
@@ -81,12 +83,21 @@ fn name(carrier: Carrier, Destinations { count, width }: Destinations) -> String
     format!("{}, {count} x /{}", carrier.name(), width.bits())
 }
 
+fn size(carrier: Carrier, Destinations { count, width }: Destinations) -> Size {
+    Size {
+        line: format!("{}, /{}", carrier.name(), width.bits()),
+        of: "routes".to_owned(),
+        count: u64::from(count),
+    }
+}
+
 fn arms(lanes: &[Lane], mut make: impl FnMut(Rc<Wire<Path>>) -> Result<Box<dyn Work>>) -> Result<Vec<Arm>> {
     let arm = |lane: &Lane| {
         Ok(Arm {
             name: lane.name.clone(),
             limit: lane.limit.clone(),
             kernel: lane.kernel.clone(),
+            size: lane.size.clone(),
             work: make(Rc::clone(&lane.wire))?,
         })
     };
