@@ -7,6 +7,7 @@
 //! | `statistics`, `report` | what rounds say, as JSON and as tables; pure |
 //! | `rounds` | arms take turns |
 //! | `carrier` | the arms: what carries frames from one TAP to another |
+//! | `policy` | what they ask about frames, in the words of each; pure |
 //! | `destinations` | where frames go when there are many routes; pure |
 //! | `measure` | the benchmarks, one file each |
 
@@ -16,6 +17,7 @@ mod cpu;
 mod destinations;
 mod machine;
 mod measure;
+mod policy;
 mod report;
 mod rounds;
 mod statistics;

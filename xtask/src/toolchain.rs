@@ -46,6 +46,7 @@ pub const TEST_PACKAGES: &[(&str, &str)] = &[
     ("ethtool", "ethtool"),
     ("iperf3", "iperf3"),
     ("iproute2", "ip"),
+    ("ipset", "ipset"),
     ("iptables", "ip6tables"),
     ("iputils-ping", "ping"),
     ("isc-dhcp-client", "dhclient"),

@@ -1,7 +1,7 @@
 //! Bulk TCP between two guests with a kernel stack each, all virtio offloads on: the frames that cross are up to 64 KiB
 //! and have partial checksums, and must stay so.
 
-use crate::carrier::{Carrier, ENDS, Far, Hook, LARGE, Path};
+use crate::carrier::{Carrier, ENDS, Hook, LARGE, Path, Setting};
 use crate::report::{Metric, Outcome};
 use crate::rounds::{Measured, Work, interleave};
 use crate::statistics::Better;
@@ -53,7 +53,7 @@ impl Guests {
             Ok(guest)
         });
         let (from, to) = (from?, to?);
-        let path = Path::new(&host, carrier, Far::Endpoint, Hook::Tc)?;
+        let path = Path::new(&host, carrier, &Setting::USUAL, Hook::Tc)?;
         let server = iperf3_server(&to.namespace)?;
         Ok(Self { _path: path, from, to, _server: server })
     }

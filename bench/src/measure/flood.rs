@@ -1,6 +1,7 @@
 //! One CPU writes frames into a TAP as a VMM does, another reads them from the other TAP. How long a frame takes when
 //! the next one follows at once, and how much of that the sending CPU works.
 
+use super::tally::Tally;
 use super::wire::{Between, Wire};
 use crate::cpu;
 use crate::report::Metric;
@@ -37,8 +38,10 @@ pub struct Flood<B> {
 impl<B: Between> Work for Flood<B> {
     fn round(&mut self) -> Result<Measured> {
         let wire = self.wire.as_ref();
-        wire.drain()?;
-        let before = wire.between.sent_on()?;
+        if let Some(wrong) = wire.establish()? {
+            return Ok(Measured::Rejected(wrong));
+        }
+        let tally = Tally::take(&wire.between)?;
         let (start, sent) = (Barrier::new(2), AtomicBool::new(false));
         let ([write_cpu, read_cpu], frames) = (self.cpus, self.frames);
         let (written, read) = std::thread::scope(|scope| -> Result<_> {
@@ -59,10 +62,8 @@ impl<B: Between> Work for Flood<B> {
         if read.exact < enough {
             return Ok(Measured::Rejected(format!("{} of {frames} frames arrived exactly", read.exact)));
         }
-        if let (Some(before), Some(after)) = (before, wire.between.sent_on()?)
-            && after - before < enough as u64
-        {
-            return Ok(Measured::Rejected(format!("the hook sent on {} of {frames}", after - before)));
+        if let Some(wrong) = tally.wrong(&wire.between, frames as u64, enough as u64)? {
+            return Ok(Measured::Rejected(wrong));
         }
         let elapsed = written.end.max(read.last) - written.start;
         Ok(Measured::Proven(vec![elapsed.as_nanos() as f64 / read.exact as f64, written.cpu / frames as f64]))

@@ -2,8 +2,9 @@
 //! between happens inside the two system calls, so nobody has to be woken.
 
 use super::stream::Kind;
+use super::tally::Tally;
 use super::wire::{Between, Reader, Wire, Writer};
-use crate::carrier::{Far, SMALL};
+use crate::carrier::{SMALL, Setting};
 use crate::cpu;
 use crate::report::{Metric, Outcome};
 use crate::rounds::{Measured, Work, interleave};
@@ -29,7 +30,7 @@ pub fn run(quick: bool) -> Result<Vec<Outcome>> {
     let (rounds, frames) = if quick { (5, 1_000) } else { (25, 20_000) };
     let [cpu, _] = cpu::two()?;
     let mut arms = SMALL.arms(|carrier| {
-        let wire = Rc::new(Wire::new(carrier, Kind::Datagram(LENGTH), Far::Endpoint)?);
+        let wire = Rc::new(Wire::new(carrier, Kind::Datagram(LENGTH), &Setting::USUAL)?);
         Ok(Box::new(OneByOne { wire, frames, cpu }))
     })?;
     let arms = interleave(NAME, &mut arms, rounds)?;
@@ -47,8 +48,10 @@ pub struct OneByOne<B> {
 impl<B: Between> Work for OneByOne<B> {
     fn round(&mut self) -> Result<Measured> {
         let (wire, frames) = (self.wire.as_ref(), self.frames);
-        wire.drain()?;
-        let before = wire.between.sent_on()?;
+        if let Some(wrong) = wire.establish()? {
+            return Ok(Measured::Rejected(wrong));
+        }
+        let tally = Tally::take(&wire.between)?;
         let times = cpu::run_on(self.cpu, || {
             let (mut writer, mut reader) = (wire.writer(), wire.reader());
             (0..frames).map(|_| single(&mut writer, &mut reader)).collect::<Result<Vec<_>>>()
@@ -57,10 +60,8 @@ impl<B: Between> Work for OneByOne<B> {
         if times.len() < frames {
             return Ok(Measured::Rejected(format!("{} of {frames} frames arrived exactly", times.len())));
         }
-        if let (Some(before), Some(after)) = (before, wire.between.sent_on()?)
-            && after - before < frames as u64
-        {
-            return Ok(Measured::Rejected(format!("the hook sent on {} of {frames}", after - before)));
+        if let Some(wrong) = tally.wrong(&wire.between, frames as u64, frames as u64)? {
+            return Ok(Measured::Rejected(wrong));
         }
         times.sort_by(f64::total_cmp);
         Ok(Measured::Proven([0.5, 0.99].iter().filter_map(|q| quantile(&times, *q)).collect()))

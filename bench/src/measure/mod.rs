@@ -10,6 +10,7 @@ mod pair;
 mod program;
 mod routes;
 mod stream;
+mod tally;
 mod wire;
 
 pub use wire::Between;

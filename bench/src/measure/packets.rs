@@ -3,7 +3,7 @@
 use super::flood::{Flood, METRICS};
 use super::stream::Kind;
 use super::wire::Wire;
-use crate::carrier::{Contest, Far, LARGE, SMALL};
+use crate::carrier::{Contest, LARGE, SMALL, Setting};
 use crate::cpu;
 use crate::report::Outcome;
 use crate::rounds::interleave;
@@ -28,13 +28,14 @@ pub fn segments(quick: bool) -> Result<Vec<Outcome>> {
 fn run(name: &str, kind: Kind, contest: Contest, (rounds, frames): (usize, usize)) -> Result<Vec<Outcome>> {
     let cpus = cpu::two()?;
     let mut arms = contest.arms(|carrier| {
-        let wire = Rc::new(Wire::new(carrier, kind, Far::Endpoint)?);
+        let wire = Rc::new(Wire::new(carrier, kind, &Setting::USUAL)?);
         Ok(Box::new(Flood { wire, frames, cpus }))
     })?;
     let arms = interleave(name, &mut arms, rounds)?;
     let what = match kind {
         Kind::Datagram(length) => format!("{length}-byte UDP frames"),
         Kind::Segments(length) => format!("TCP frames of {length} bytes to be cut into segments"),
+        Kind::Handshake(_) => "TCP frames without data".to_owned(),
     };
     let title = format!("{what} from TAP to TAP, {frames} a round, reader on another CPU");
     Ok(vec![Outcome { name: name.to_owned(), title, metrics: METRICS, arms }])

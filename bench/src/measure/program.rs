@@ -3,9 +3,10 @@
 //! generator is in every figure, so it flatters nobody against the kernel, and us against a bare redirect.
 
 use super::stream::Kind;
-use super::wire::{Between, Wire};
+use super::tally::Tally;
+use super::wire::Wire;
 use crate::bare::{self, FRAME_LEN};
-use crate::carrier::{Far, Path, SMALL};
+use crate::carrier::{Path, SMALL, Setting};
 use crate::cpu;
 use crate::report::{Metric, Outcome};
 use crate::rounds::{Measured, Work, interleave};
@@ -31,7 +32,7 @@ pub fn run(quick: bool) -> Result<Vec<Outcome>> {
     let (rounds, frames) = if quick { (5, 20_000) } else { (25, 200_000) };
     let [cpu, _] = cpu::two()?;
     let mut arms = SMALL.arms(|carrier| {
-        let wire = Rc::new(Wire::new(carrier, KIND, Far::Endpoint)?);
+        let wire = Rc::new(Wire::new(carrier, KIND, &Setting::USUAL)?);
         Ok(Box::new(Live::new(wire, frames, cpu)?))
     })?;
     let arms = interleave(NAME, &mut arms, rounds)?;
@@ -76,19 +77,20 @@ impl Live {
 
 impl Work for Live {
     fn round(&mut self) -> Result<Measured> {
-        self.wire.drain()?;
+        if let Some(wrong) = self.wire.establish()? {
+            return Ok(Measured::Rejected(wrong));
+        }
         self.send(SAMPLE)?;
         let came = self.wire.drain()?;
         if came < SAMPLE as usize {
             return Ok(Measured::Rejected(format!("{came} of {SAMPLE} frames of a sample arrived exactly")));
         }
         self.send(KIND.queue() as u32)?;
-        let before = self.wire.between.sent_on()?;
+        let tally = Tally::take(&self.wire.between)?;
         let cost = self.send(self.frames)?;
-        if let (Some(before), Some(after)) = (before, self.wire.between.sent_on()?)
-            && after - before < u64::from(self.frames)
-        {
-            return Ok(Measured::Rejected(format!("the hook sent on {} of {}", after - before, self.frames)));
+        let frames = u64::from(self.frames);
+        if let Some(wrong) = tally.wrong(&self.wire.between, frames, frames)? {
+            return Ok(Measured::Rejected(wrong));
         }
         Ok(Measured::Proven(vec![cost / f64::from(self.frames)]))
     }

@@ -4,7 +4,7 @@
 use super::flood::{self, Flood};
 use super::program::{self, KIND, Live};
 use super::wire::Wire;
-use crate::carrier::{Carrier, Far, Path, SMALL};
+use crate::carrier::{Carrier, Far, Path, ROUTED, Setting};
 use crate::cpu;
 use crate::destinations::{Destinations, Width};
 use crate::report::{Outcome, Size};
@@ -58,15 +58,16 @@ fn lanes() -> Result<Vec<Lane>> {
     let sets = widths.into_iter().flat_map(|width| COUNTS.map(|count| Destinations { count, width }));
     let mut lanes = Vec::new();
     for (number, destinations) in sets.enumerate() {
-        for (carrier, limit) in SMALL.0 {
+        for carrier in ROUTED.carriers {
             if number > 0 && !carrier.routes() {
                 continue;
             }
             let name = name(*carrier, destinations);
-            let wire = Wire::new(*carrier, KIND, Far::Uplink(destinations)).with_context(|| name.clone())?;
+            let setting = Setting { far: Far::Uplink(destinations), ..Setting::USUAL };
+            let wire = Wire::new(*carrier, KIND, &setting).with_context(|| name.clone())?;
             lanes.push(Lane {
                 name,
-                limit: limit.map(|limit| self::name(limit, destinations)),
+                limit: ROUTED.limit(*carrier).map(|limit| self::name(limit, destinations)),
                 kernel: self::name(Carrier::Kernel, destinations),
                 size: carrier.routes().then(|| size(*carrier, destinations)),
                 wire: Rc::new(wire),

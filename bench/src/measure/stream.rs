@@ -1,6 +1,6 @@
 //! What is written into one TAP, and what must come out of another just so.
 
-use crate::carrier::{ENDS, Hook};
+use crate::carrier::{Carrier, ENDS, Hook};
 use crate::destinations::{self, Destinations, next_hop_mac};
 use serval_tests::frame::{Checksum, GATEWAY_MAC, Ipv6, Mac, Payload};
 use serval_tests::tap::{Offloads, VnetHeader};
@@ -17,8 +17,12 @@ const TCP_LEN: usize = 20;
 /// Longest TCP payload of one segment with an MTU of 1500.
 const SEGMENT: usize = 1440;
 const HOP_LIMIT: u8 = 64;
+/// Ports of sender and receiver.
+pub const PORTS: [u16; 2] = [20_000, 20_001];
 /// The TCP flag.
 const ACK: u8 = 0x10;
+/// The TCP flag.
+const SYN: u8 = 0x02;
 
 /// What kind of frame crosses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +32,8 @@ pub enum Kind {
     /// TCP with a partial checksum, of this length in bytes, to be cut into segments by a device that the guest does not
     /// have: as any Linux guest sends bulk data.
     Segments(usize),
+    /// TCP without data, with these flags: how a connection begins.
+    Handshake(u8),
 }
 
 impl Kind {
@@ -35,13 +41,14 @@ impl Kind {
     pub const fn length(self) -> usize {
         match self {
             Self::Datagram(length) | Self::Segments(length) => length,
+            Self::Handshake(_) => L3_LEN + TCP_LEN,
         }
     }
 
     /// Frames that a TAP holds for its reader: enough that none is lost when the reader is late for a moment.
     pub const fn queue(self) -> usize {
         match self {
-            Self::Datagram(_) => 8192,
+            Self::Datagram(_) | Self::Handshake(_) => 8192,
             Self::Segments(_) => 512,
         }
     }
@@ -49,7 +56,7 @@ impl Kind {
     /// Who must send it on: XDP cannot do so with frames to be cut.
     pub const fn hook(self) -> Hook {
         match self {
-            Self::Datagram(_) => Hook::First,
+            Self::Datagram(_) | Self::Handshake(_) => Hook::First,
             Self::Segments(_) => Hook::Tc,
         }
     }
@@ -57,7 +64,7 @@ impl Kind {
     /// What the reader of a TAP must be able to take.
     pub fn offloads(self) -> Offloads {
         match self {
-            Self::Datagram(_) => Offloads::NONE,
+            Self::Datagram(_) | Self::Handshake(_) => Offloads::NONE,
             Self::Segments(_) => Offloads::TCP,
         }
     }
@@ -87,22 +94,67 @@ pub struct Way {
     pub destination_mac: Mac,
     /// Where it is sent to.
     pub destination: Ipv6Addr,
+    /// Ports of sender and receiver.
+    pub ports: [u16; 2],
     /// Routers on the way.
     pub routers: u8,
+    /// The VMs are on one link: nothing on the way has a MAC.
+    pub bridged: bool,
     /// Where frames are sent in place of the one destination, and whether routers know the way to each.
     pub spread: Option<(Destinations, bool)>,
 }
 
 impl Way {
     /// Between the ends of a namespace.
-    pub fn across(routers: u8, spread: Option<Destinations>) -> Self {
+    pub fn across(carrier: Carrier, spread: Option<Destinations>) -> Self {
+        let routers = u8::from(carrier.routes());
         Self {
             source_mac: ENDS[0].mac,
             source: ENDS[0].address,
             destination_mac: ENDS[1].mac,
             destination: if spread.is_some() { destinations::address(0) } else { ENDS[1].address },
+            ports: PORTS,
             routers,
+            bridged: carrier == Carrier::Bridge,
             spread: spread.map(|destinations| (destinations, routers > 0)),
+        }
+    }
+
+    /// The way of the answers.
+    fn back(&self) -> Self {
+        let [near, far] = self.ports;
+        Self {
+            source_mac: self.destination_mac,
+            source: self.destination,
+            destination_mac: self.source_mac,
+            destination: self.source,
+            ports: [far, near],
+            ..*self
+        }
+    }
+}
+
+/// Which end of a wire sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// The one whose frames are measured.
+    Near,
+    /// The other.
+    Far,
+}
+
+/// How a flow begins that both sides take part in: until then, nobody calls it established. Nothing when there are many
+/// destinations.
+pub fn opening(kind: Kind, way: &Way) -> Vec<(From, Stream)> {
+    if way.spread.is_some() {
+        return Vec::new();
+    }
+    let near = |kind| (From::Near, Stream::new(kind, way));
+    let far = |kind| (From::Far, Stream::new(kind, &way.back()));
+    match kind {
+        Kind::Datagram(_) => vec![near(kind), far(kind)],
+        Kind::Segments(_) | Kind::Handshake(_) => {
+            vec![near(Kind::Handshake(SYN)), far(Kind::Handshake(SYN | ACK)), near(Kind::Handshake(ACK))]
         }
     }
 }
@@ -120,8 +172,12 @@ impl Stream {
     /// Frames of a kind on their way.
     pub fn new(kind: Kind, way: &Way) -> Self {
         let mut sent = kind.header().to_bytes().to_vec();
-        sent.extend(frame(way.source_mac, GATEWAY_MAC, HOP_LIMIT, kind, way));
-        let expected = frame(GATEWAY_MAC, way.destination_mac, HOP_LIMIT - way.routers, kind, way);
+        let [near_mac, far_mac] = match way.bridged {
+            true => [way.destination_mac, way.source_mac],
+            false => [GATEWAY_MAC; 2],
+        };
+        sent.extend(frame(way.source_mac, near_mac, HOP_LIMIT, kind, way));
+        let expected = frame(far_mac, way.destination_mac, HOP_LIMIT - way.routers, kind, way);
         Self { sent, expected, spread: way.spread }
     }
 
@@ -164,10 +220,13 @@ fn frame(source_mac: Mac, destination_mac: Mac, hop_limit: u8, kind: Kind, way: 
     };
     let data = |upper: usize| vec![0x5e; kind.length().saturating_sub(L3_LEN + upper)];
     match kind {
-        Kind::Datagram(_) => headers.carrying(Payload::udp(20_000, 20_001, &data(UDP_LEN))).bytes,
+        Kind::Datagram(_) => headers.carrying(Payload::udp(way.ports[0], way.ports[1], &data(UDP_LEN))).bytes,
         Kind::Segments(_) => {
             let headers = Ipv6 { checksum: Checksum::Partial, ..headers };
-            headers.carrying(Payload::tcp(20_000, 20_001, ACK, &data(TCP_LEN))).bytes
+            headers.carrying(Payload::tcp(way.ports[0], way.ports[1], ACK, &data(TCP_LEN))).bytes
+        }
+        Kind::Handshake(flags) => {
+            headers.carrying(Payload::tcp(way.ports[0], way.ports[1], flags, &[])).bytes
         }
     }
 }
@@ -181,7 +240,7 @@ mod tests {
     #[test]
     fn datagrams_have_the_length_asked_for_and_a_whole_checksum() {
         for length in [62, 78, 1400] {
-            let stream = Stream::new(Kind::Datagram(length), &Way::across(1, None));
+            let stream = Stream::new(Kind::Datagram(length), &Way::across(Carrier::Kernel, None));
             assert_eq!(stream.frame().len(), length);
             assert!(checksum_holds(stream.frame()) && checksum_holds(&stream.expected));
         }
@@ -189,7 +248,7 @@ mod tests {
 
     #[test]
     fn frames_to_be_cut_have_a_partial_checksum() {
-        let stream = Stream::new(Kind::Segments(60_000), &Way::across(1, None));
+        let stream = Stream::new(Kind::Segments(60_000), &Way::across(Carrier::Kernel, None));
         assert_eq!(stream.frame().len(), 60_000);
         assert!(!checksum_holds(stream.frame()));
     }
@@ -197,7 +256,7 @@ mod tests {
     #[test]
     fn a_frame_must_arrive_by_the_next_hop_of_its_destination() {
         let destinations = Destinations { count: 1000, width: Width::Host };
-        let stream = Stream::new(Kind::Datagram(78), &Way::across(1, Some(destinations)));
+        let stream = Stream::new(Kind::Datagram(78), &Way::across(Carrier::Kernel, Some(destinations)));
         let mut sent = stream.sent.clone();
         stream.advance(&mut sent, 0x8765_4321);
         assert!(checksum_holds(&sent[HEADER..]));

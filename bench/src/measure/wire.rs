@@ -1,7 +1,7 @@
 //! Two TAPs held as a VMM holds them, and frames that go into one and must come out of the other.
 
-use super::stream::{HEADER, Kind, Stream, Way};
-use crate::carrier::{Carrier, ENDS, Far, Path};
+use super::stream::{From, HEADER, Kind, Stream, Way, opening};
+use crate::carrier::{Carrier, ENDS, Far, Path, Setting};
 use anyhow::{Context, Result, bail};
 use serval_tests::frame::{GATEWAY_MAC, mac_text};
 use serval_tests::netns::Namespace;
@@ -14,6 +14,9 @@ pub trait Between: Send + Sync {
     /// Frames from the near TAP that the fast path has sent on so far; `None`: nobody but the one who is to do it could
     /// have.
     fn sent_on(&self) -> Result<Option<u64>>;
+
+    /// Packets that policy has been asked about so far, and has let pass; `None`: there is none to ask.
+    fn judged(&self) -> Result<Option<u64>>;
 }
 
 /// TAPs, and what crosses.
@@ -22,6 +25,8 @@ pub struct Wire<B> {
     pub between: B,
     /// The frames.
     pub stream: Stream,
+    /// How their flow begins.
+    opening: Vec<(From, Stream)>,
     near: Tap,
     far: Tap,
     seed: AtomicU64,
@@ -29,27 +34,27 @@ pub struct Wire<B> {
 
 impl Wire<Path> {
     /// Two TAPs of one namespace with a carrier between them.
-    pub fn new(carrier: Carrier, kind: Kind, far: Far) -> Result<Self> {
+    pub fn new(carrier: Carrier, kind: Kind, setting: &Setting) -> Result<Self> {
         let host = Arc::new(Namespace::new("bench")?);
         // Nothing but our frames is to cross.
         host.set_sysctl("net/ipv6/conf/default/accept_dad", 0)?;
         host.set_sysctl("net/ipv6/conf/default/router_solicitations", 0)?;
         let [near_tap, far_tap] = ENDS.map(|end| open(&host, end.tap, kind));
         let (near_tap, far_tap) = (near_tap?, far_tap?);
-        let path = Path::new(&host, carrier, far, kind.hook())?;
-        let spread = match far {
+        let path = Path::new(&host, carrier, setting, kind.hook())?;
+        let spread = match setting.far {
             Far::Endpoint => None,
             Far::Uplink(destinations) => Some(destinations),
         };
-        let way = Way::across(u8::from(carrier.routes()), spread);
-        Ok(Self::between(path, near_tap, far_tap, Stream::new(kind, &way)))
+        Ok(Self::between(path, near_tap, far_tap, kind, &Way::across(carrier, spread)))
     }
 }
 
 impl<B: Between> Wire<B> {
     /// Two TAPs with something between them.
-    pub fn between(between: B, near: Tap, far: Tap, stream: Stream) -> Self {
-        Self { between, stream, near, far, seed: AtomicU64::new(1) }
+    pub fn between(between: B, near: Tap, far: Tap, kind: Kind, way: &Way) -> Self {
+        let (stream, opening) = (Stream::new(kind, way), opening(kind, way));
+        Self { between, stream, opening, near, far, seed: AtomicU64::new(1) }
     }
 
     /// For who sends.
@@ -61,23 +66,33 @@ impl<B: Between> Wire<B> {
 
     /// For who receives.
     pub fn reader(&self) -> Reader<'_> {
-        Reader {
-            tap: &self.far,
-            stream: &self.stream,
-            // One byte more than expected, so that a longer frame is noticed.
-            buffer: vec![0; HEADER + self.stream.expected.len() + 1],
-            expected: self.stream.expected.clone(),
-        }
+        Reader::new(&self.far, &self.stream)
     }
 
     /// Reads all that is there; how many of them were just so.
     pub fn drain(&self) -> Result<usize> {
-        let mut reader = self.reader();
-        let mut count = 0;
-        while let Some(expected) = reader.receive()? {
-            count += usize::from(expected);
+        self.reader().drain()
+    }
+
+    /// Reads all that is there, and begins the flow that the frames belong to. What was wrong, if anything was.
+    pub fn establish(&self) -> Result<Option<String>> {
+        self.drain()?;
+        for (number, (from, stream)) in self.opening.iter().enumerate() {
+            let (tap, to) = match from {
+                From::Near => (&self.near, &self.far),
+                From::Far => (&self.far, &self.near),
+            };
+            let mut reader = Reader::new(to, stream);
+            reader.drain()?;
+            Writer { tap, stream, sent: stream.sent.clone(), random: 1 }.send()?;
+            let came = reader.drain()?;
+            if came != 1 {
+                return Ok(Some(format!(
+                    "frame {number} of the flow's beginning arrived exactly {came} times"
+                )));
+            }
         }
-        Ok(count)
+        Ok(None)
     }
 }
 
@@ -121,7 +136,22 @@ pub struct Reader<'w> {
     expected: Vec<u8>,
 }
 
-impl Reader<'_> {
+impl<'w> Reader<'w> {
+    fn new(tap: &'w Tap, stream: &'w Stream) -> Self {
+        // One byte more than expected, so that a longer frame is noticed.
+        let buffer = vec![0; HEADER + stream.expected.len() + 1];
+        Self { tap, stream, buffer, expected: stream.expected.clone() }
+    }
+
+    /// Reads all that is there; how many of them were just so.
+    fn drain(&mut self) -> Result<usize> {
+        let mut count = 0;
+        while let Some(expected) = self.receive()? {
+            count += usize::from(expected);
+        }
+        Ok(count)
+    }
+
     /// Reads one: whether it was what must arrive; `None` when none is there.
     pub fn receive(&mut self) -> Result<Option<bool>> {
         match self.tap.read_raw(&mut self.buffer) {

@@ -1,0 +1,155 @@
+//! Serval between the TAPs, as its daemon would put it there.
+
+use super::{ENDS, End, Far, MTU, Setting};
+use crate::destinations::{Destinations, next_hop_mac};
+use crate::policy::{Policy, endpoint};
+use anyhow::{Context, Result, ensure};
+use dataplane_ebpf::abi::{
+    Counters, MAX_NEXT_HOPS, Mac, NextHop, NextHopGroup, Route, Uplink, next_hop_flags,
+};
+use serval::apply::fastpath::{FastPath, HookReport, RouteMaps, Settings, TcMode, XdpHook};
+use serval::apply::policy::PolicyPath;
+use serval::config::{LimitsConfig, UplinkMode};
+use serval::plan::policy::Direction;
+use serval::plan::{Attached, NetworkSettings};
+use serval::resource::{HostAddress, MacAddress};
+use serval_tests::frame::GATEWAY_MAC;
+use serval_tests::netns::Namespace;
+use std::path::PathBuf;
+
+/// The fast path at work.
+pub struct Serval {
+    fastpath: FastPath,
+    /// Unless policy does not count.
+    policy: Option<PolicyPath>,
+}
+
+impl Serval {
+    /// Attaches it to the TAPs, with or without XDP, with or without policy.
+    pub fn new(
+        host: &Namespace,
+        ifindex: [u32; 2],
+        xdp: bool,
+        policed: bool,
+        setting: &Setting,
+    ) -> Result<Self> {
+        host.enter(|| attach(ifindex, xdp, policed, setting))
+    }
+
+    /// Counters of the endpoint behind a TAP.
+    pub fn counters(&self, ifindex: u32) -> Result<Counters> {
+        self.fastpath.counters(ifindex)?.context("the endpoint has no counters")
+    }
+
+    /// Packets to VMs that rules have let pass so far: first packets of flows. `None`: without policy.
+    pub fn judged(&self) -> Result<Option<u64>> {
+        let Some(policy) = &self.policy else { return Ok(None) };
+        let counted = policy.counted()?.into_iter();
+        let ingress = counted.filter(|(direction, _, _)| *direction == Direction::Ingress);
+        Ok(Some(ingress.map(|(_, _, counted)| counted.packets).sum()))
+    }
+}
+
+fn attach(ifindex: [u32; 2], xdp: bool, policed: bool, setting: &Setting) -> Result<Serval> {
+    let limits = LimitsConfig::default();
+    let settings = Settings {
+        pin: PathBuf::from("/sys/fs/bpf/serval"),
+        max_endpoints: limits.endpoints,
+        tc: TcMode::Auto,
+        xdp,
+        max_routes: limits.routes,
+        uplink: UplinkMode::Off,
+        policed,
+        host_is_open: false,
+        max_flows: if policed { limits.flows } else { 1 },
+        flows_per_endpoint: setting.flows.max(limits.flows_per_endpoint),
+    };
+    let mut fastpath = FastPath::open(&settings)?;
+    let endpoints = match setting.far {
+        Far::Endpoint => &ENDS[..],
+        Far::Uplink(_) => &ENDS[..1],
+    };
+    let policy = match fastpath.take_policy() {
+        Some(maps) => Some(write_policy(PolicyPath::open(maps), setting.policy, endpoints, ifindex)?),
+        None => None,
+    };
+    for (end, ifindex) in endpoints.iter().zip(ifindex) {
+        let report: HookReport = fastpath.apply(&attached(end, ifindex)?, &[])?;
+        ensure!(!xdp || report.xdp == XdpHook::Native, "no native XDP on {}: {report:?}", end.tap);
+    }
+    if let Far::Uplink(destinations) = setting.far {
+        let mac = Mac::new(GATEWAY_MAC);
+        for outcome in fastpath.apply_uplinks(&[(ifindex[1], Uplink { mac })].into())?.into_values() {
+            outcome?;
+        }
+        let routes = fastpath.take_routes().context("the maps of routes are taken")?;
+        write_routes(&routes, destinations, ifindex[1])?;
+    }
+    Ok(Serval { fastpath, policy })
+}
+
+fn write_policy(mut path: PolicyPath, policy: Policy, ends: &[End], ifindex: [u32; 2]) -> Result<PolicyPath> {
+    let compiled = policy.compiled()?;
+    let names = ends.iter().zip(ifindex).map(|(end, ifindex)| {
+        let name = endpoint(&compiled, end.tap).with_context(|| format!("no endpoint has {}", end.tap))?;
+        Ok((ifindex, name.clone()))
+    });
+    let attached = names.collect::<Result<_>>()?;
+    path.set_policies(&compiled, &attached)?;
+    ensure!(path.faults().is_empty(), "policy is too much: {:?}", path.faults());
+    Ok(path)
+}
+
+/// Writes what the daemon writes when the kernel has these routes and knows their next hops.
+fn write_routes(maps: &RouteMaps, destinations: Destinations, ifindex: u32) -> Result<()> {
+    let group = |next_hop: u32| {
+        let hop = NextHop {
+            upper_bound: u32::MAX,
+            ifindex,
+            mtu: MTU,
+            flags: next_hop_flags::RESOLVED | next_hop_flags::XDP,
+            mac: Mac::new(next_hop_mac(next_hop)),
+            source_mac: Mac::new(GATEWAY_MAC),
+        };
+        let mut hops = [NextHop::default(); MAX_NEXT_HOPS];
+        hops[0] = hop;
+        (group_of(next_hop), NextHopGroup { count: 1, hops })
+    };
+    maps.set_groups(&(0..destinations.next_hops()).map(group).collect::<Vec<_>>())?;
+    let route = |number| {
+        let group = group_of(destinations.next_hop(number));
+        (destinations.route(number), Route { group, mtu: 0 })
+    };
+    Ok(maps.set_routes(&destinations.numbers().map(route).collect::<Vec<_>>())?)
+}
+
+/// The group of a next hop; 0 means none.
+const fn group_of(next_hop: u32) -> u32 {
+    next_hop + 1
+}
+
+fn attached(end: &End, ifindex: u32) -> Result<Attached> {
+    let gateway_mac = MacAddress::new(GATEWAY_MAC).context("gateway MAC")?;
+    let address = HostAddress::new(end.address)?;
+    Ok(Attached {
+        interface: end.tap.parse()?,
+        ifindex,
+        admin_up: true,
+        carrier: true,
+        mtu: MTU,
+        mac: MacAddress::new(end.mac).context("MAC")?,
+        gateway_mac,
+        gateway: gateway_mac.link_local(),
+        gateways: Vec::new(),
+        leased: vec![address],
+        addresses: vec![address],
+        network: NetworkSettings {
+            dns_servers: Vec::new(),
+            search_domains: Vec::new(),
+            ntp_servers: Vec::new(),
+            fqdn: None,
+            valid_lifetime: 86400,
+            router_lifetime: 9000,
+        },
+    })
+}
