@@ -181,9 +181,10 @@ pub fn from_uplink<F: Frame, T: Tables>(frame: &mut F, tables: &T, ifindex: u32,
     match uplink::decide(frame, tables, ifindex, hook) {
         // Not ours to count.
         Arrival::Host => Action::Pass,
-        Arrival::Drop { slot, reason } => {
+        Arrival::Drop { to, reason } => {
             cold_path();
-            drop(tables, slot, reason)
+            event::tell_drop(frame, tables, Party::OUTSIDE, to, reason);
+            drop(tables, to.slot, reason)
         }
         Arrival::Deliver(exit) => {
             if !tables.choose_device(exit.ifindex, hook) || !forward::edit(frame, &exit) {
@@ -312,6 +313,8 @@ pub fn to_vm<F: Frame, T: Tables>(
         }
         Err(reason) => {
             cold_path();
+            let (from, to) = (sender(tables, received_on), Party::endpoint(ifindex, endpoint.slot));
+            event::tell_drop(frame, tables, from, to, reason);
             drop(tables, endpoint.slot, reason)
         }
     }
@@ -355,7 +358,14 @@ fn deliver<F: Frame, T: Tables>(
         padded: false,
         discovery: false,
     };
-    let from = match received_on {
+    let from = sender(tables, received_on);
+    judge(frame, tables, &packet, from, Party::endpoint(ifindex, endpoint.slot), Place::Out)
+}
+
+/// Who sent what the kernel received on `received_on`.
+#[inline(always)]
+fn sender<T: Tables>(tables: &T, received_on: u32) -> Party {
+    match received_on {
         0 => Party::HOST,
         other => match tables.endpoint(other) {
             Some(sender) => Party::endpoint(other, sender.slot),

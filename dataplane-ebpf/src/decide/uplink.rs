@@ -20,8 +20,8 @@ pub enum Arrival {
     Host,
     /// It is dropped.
     Drop {
-        /// Counter slot of the VM that it is for.
-        slot: u32,
+        /// The VM that it is for.
+        to: Party,
         /// Why.
         reason: Reason,
     },
@@ -52,22 +52,23 @@ pub fn decide<F: Frame, T: Tables>(frame: &F, tables: &T, ifindex: u32, hook: Ho
     {
         return Arrival::Host;
     }
+    let to = Party::endpoint(owner.ifindex, owner.slot);
     let chain = match chain(frame, headers, end) {
         Ok(chain) => chain,
         Err(reason) => {
             cold_path();
-            return Arrival::Drop { slot: owner.slot, reason };
+            return Arrival::Drop { to, reason };
         }
     };
     // RFC 7112: without the whole chain nobody on the way can tell what it is. Else the receiver is to judge.
     if matches!(chain.fragment, Fragment::First) && !has_upper_layer(&chain, end) {
         cold_path();
-        return Arrival::Drop { slot: owner.slot, reason: Reason::FragmentChain };
+        return Arrival::Drop { to, reason: Reason::FragmentChain };
     }
     let source = headers.ip.source();
     if !is_sender(source) {
         cold_path();
-        return Arrival::Drop { slot: owner.slot, reason: Reason::SourceAddress };
+        return Arrival::Drop { to, reason: Reason::SourceAddress };
     }
     // The kernel tells a link-local sender that this is beyond its scope (RFC 4443 section 3.1), and another that its hop
     // limit is exceeded; it looks into hop-by-hop options; it cuts padding off.
@@ -86,12 +87,11 @@ pub fn decide<F: Frame, T: Tables>(frame: &F, tables: &T, ifindex: u32, hook: Ho
     if !exit.is_some() || hook == Hook::Xdp && !offload::is_complete(frame, &packet) {
         return Arrival::Host;
     }
-    let to = Party::endpoint(owner.ifindex, owner.slot);
     match judge(frame, tables, &packet, Party::OUTSIDE, to, Place::In(hook)) {
         Ok(()) => Arrival::Deliver(exit),
         Err(reason) => {
             cold_path();
-            Arrival::Drop { slot: owner.slot, reason }
+            Arrival::Drop { to, reason }
         }
     }
 }

@@ -1,17 +1,17 @@
 //! What the loaded programs tell of packets: denials with the step that denied, what rules log, samples of what is allowed,
 //! what the guard drops; nothing while nobody listens, and of a flood only a little.
 
-use crate::runs::{Question, in_kernel_with};
-use aya::maps::{Array, HashMap, MapData, MapError, RingBuf};
+use crate::runs::{HOOKS, Question, in_kernel_with};
+use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf};
 use dataplane_ebpf::abi::{
-    Chain, ChainPair, EVENTS_PER_SECOND, EndpointPolicy, Event, EventControl, NO_STEP, Reason, Step, StepKey,
-    Steps, event_flags, event_kinds, names, step_actions,
+    Chain, ChainPair, EVENTS_PER_SECOND, EndpointPolicy, Event, EventBudget, EventControl, NO_STEP, Reason,
+    Step, StepKey, Steps, event_flags, event_kinds, names, step_actions,
 };
 use dataplane_ebpf::decide::{Action, Hook};
 use dataplane_ebpf::host::MemoryTables;
-use serval_tests::cases::{VM_A, VM_B, from_a};
+use serval_tests::cases::{self, VM_A, VM_B, from_a};
 use serval_tests::frame::Payload;
-use serval_tests::program::{INGRESS, Origin, Programs};
+use serval_tests::program::{At, INGRESS, Origin, Programs};
 
 const ALLOWS: u32 = 1;
 const LOGS_AND_DENIES: u32 = 2;
@@ -122,6 +122,50 @@ fn events_say_what_became_of_packets_and_why() {
         let events = told(programs);
         assert_eq!(events.len(), 1, "{events:?}");
         assert_eq!((events[0].kind, events[0].flags), (event_kinds::LOGGED, event_flags::XDP));
+    });
+}
+
+/// But for tagged frames, in which the hook does not look for addresses.
+#[test]
+fn whatever_the_guard_drops_is_told() {
+    in_kernel_with(Programs::load_policed, |programs: &mut Programs, tables: &MemoryTables| {
+        let b = tables.addresses[&VM_B.address.into()].ifindex;
+        govern(programs, b, ALLOWS, ALLOWS);
+        listen(programs, ALL);
+        let cpus = aya::util::nr_cpus().expect("number of CPUs");
+        for case in cases::all() {
+            programs.set_multicast_spent(case.multicast_spent);
+            for hook in HOOKS {
+                let expected = case.expected(hook);
+                let Some((&(slot, label), _)) = expected.counted.first_key_value() else { continue };
+                if expected.action != Action::Drop || label == Reason::Vlan.label() {
+                    continue;
+                }
+                let mut budgets: PerCpuArray<_, EventBudget> = programs.map(names::EVENT_BUDGETS);
+                let full =
+                    PerCpuValues::try_from(vec![EventBudget::default(); cpus]).expect("a value per CPU");
+                budgets.set(slot, full, 0).expect("a budget");
+                programs.run(case.origin, hook, &case.frame);
+                let events = told(programs);
+                let seen: Vec<_> = events
+                    .iter()
+                    .map(|event| (event.kind, Reason::from_number(event.reason).map(Reason::label)))
+                    .collect();
+                assert_eq!(seen, [(event_kinds::DROPPED, Some(label))], "{} by {hook:?}", case.name);
+                let counted_to = match case.origin {
+                    Origin::Vm => events[0].from_slot,
+                    Origin::Uplink => events[0].to_slot,
+                };
+                assert_eq!(counted_to, slot, "{} by {hook:?}", case.name);
+            }
+        }
+        let at = At::Out { ifindex: INGRESS, received_on: b };
+        let mut cut = udp(80).frame;
+        cut.bytes.truncate(60);
+        assert_eq!(programs.run_at(at, &cut).action, Action::Drop);
+        let events = told(programs);
+        assert_eq!(events.len(), 1, "what the kernel delivers: {events:?}");
+        assert_eq!(Reason::from_number(events[0].reason), Some(Reason::Malformed));
     });
 }
 
