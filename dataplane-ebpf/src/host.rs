@@ -2,10 +2,12 @@
 
 mod arena;
 mod events;
+mod limits;
 mod policy;
 
 pub use arena::Arena;
 pub use events::MemoryEvents;
+pub use limits::MemoryLimits;
 pub use policy::MemoryPolicies;
 
 use crate::abi::{
@@ -105,6 +107,8 @@ pub struct MemoryTables {
     pub devices: BTreeSet<u32>,
     /// TAPs whose multicast answers are used up.
     pub multicast_spent: RefCell<BTreeSet<u32>>,
+    /// Rates, and `ALLOWANCES`, if anything is limited.
+    pub limits: Option<MemoryLimits>,
     /// `PASS_UNCONFIGURED`.
     pub pass_unconfigured: bool,
     /// Policy and flows, if policy counts (`POLICED`).
@@ -175,6 +179,14 @@ impl Tables for MemoryTables {
 
     fn may_multicast(&self, ifindex: u32) -> bool {
         self.multicast_spent.borrow_mut().insert(ifindex)
+    }
+
+    fn may_answer(&self, ifindex: u32, endpoint: &Endpoint) -> bool {
+        self.limits.as_ref().is_none_or(|limits| limits.may_answer(ifindex, endpoint.slot))
+    }
+
+    fn may_hand_over(&self, ifindex: u32, endpoint: &Endpoint, source: &Address) -> Result<(), Reason> {
+        self.limits.as_ref().map_or(Ok(()), |limits| limits.may_hand_over(ifindex, endpoint.slot, source))
     }
 
     fn choose_device(&self, ifindex: u32, hook: Hook) -> bool {

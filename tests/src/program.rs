@@ -8,7 +8,7 @@ use aya::maps::{Array, HashMap, PerCpuArray};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use dataplane_ebpf::abi::{
-    Address, Advertisement, Counters, Endpoint, NextHopGroup, Owner, Route, Uplink, names,
+    Address, Advertisement, Counters, Endpoint, NextHopGroup, Owner, Rate, Route, Uplink, names,
 };
 use dataplane_ebpf::decide::{Action, Hook};
 use dataplane_ebpf::host::{MemoryFrame, MemoryTables, labelled};
@@ -103,10 +103,25 @@ impl Programs {
         Self::load_with(object, &[])
     }
 
+    /// Loads the object, with limits.
+    pub fn load_limited(object: &std::path::Path, answers: Rate, host: Rate) -> Self {
+        let mut loader = EbpfLoader::new();
+        loader.override_global(names::ANSWER_RATE, &answers, true);
+        loader.override_global(names::HOST_RATE, &host, true);
+        Self::load_by(loader, object, &[])
+    }
+
     /// Loads the object with these globals.
     fn load_with(object: &std::path::Path, globals: &[(&str, u32)]) -> Self {
+        Self::load_by(EbpfLoader::new(), object, globals)
+    }
+
+    fn load_by<'a>(
+        mut loader: EbpfLoader<'a>,
+        object: &std::path::Path,
+        globals: &'a [(&'a str, u32)],
+    ) -> Self {
         // As userspace loads it: without the log statements.
-        let mut loader = EbpfLoader::new();
         loader.override_global("AYA_LOG_LEVEL", &0u8, true);
         for (name, value) in globals {
             loader.override_global(name, value, true);

@@ -124,12 +124,37 @@ pub struct LimitsConfig {
     /// Most flows that are remembered for an endpoint.
     #[serde(deserialize_with = "flow_limit")]
     pub flows_per_endpoint: u32,
+    /// Solicitations of an endpoint that its hook answers in a second, in the long run.
+    #[serde(deserialize_with = "packet_limit")]
+    pub answer_rate: u32,
+    /// And at once.
+    #[serde(deserialize_with = "packet_limit")]
+    pub answer_burst: u32,
+    /// Packets of an endpoint that are handed to the host itself in a second, in the long run.
+    #[serde(deserialize_with = "packet_limit")]
+    pub host_rate: u32,
+    /// And at once.
+    #[serde(deserialize_with = "packet_limit")]
+    pub host_burst: u32,
 }
 
 impl Default for LimitsConfig {
     fn default() -> Self {
-        // A full table of the Internet has some 250,000 routes.
-        Self { endpoints: 1024, routes: 1 << 20, flows: 1 << 20, flows_per_endpoint: 4096 }
+        Self {
+            endpoints: 1024,
+            // A full table of the Internet has some 250,000 routes.
+            routes: 1 << 20,
+            flows: 1 << 20,
+            flows_per_endpoint: 4096,
+            // Linux has at most 1,024 neighbours (`gc_thresh3`), asks again for one every 30 s (`base_reachable_time_ms`),
+            // and three times a second apart for each that it begins to know.
+            answer_rate: 1000,
+            answer_burst: 2000,
+            // To boot takes some ten, and two or three more for every further address: DAD, and multicast listener
+            // reports, each sent twice.
+            host_rate: 200,
+            host_burst: 500,
+        }
     }
 }
 
@@ -393,6 +418,14 @@ fn route_limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Err
         .ok()
         .filter(|limit| (1..=16 << 20).contains(limit))
         .ok_or_else(|| de::Error::custom(format!("{limit} is out of range: 1 to 16777216 routes")))
+}
+
+fn packet_limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let limit = i64::deserialize(deserializer)?;
+    u32::try_from(limit)
+        .ok()
+        .filter(|limit| (1..=1_000_000).contains(limit))
+        .ok_or_else(|| de::Error::custom(format!("{limit} is out of range: 1 to 1000000 packets")))
 }
 
 fn flow_limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {

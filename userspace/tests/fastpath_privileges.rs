@@ -1,5 +1,6 @@
 //! The fast path without privileges: a clear error. A process of its own, because aya remembers what the kernel allows.
 
+use dataplane_ebpf::abi::Rate;
 use serval::apply::fastpath::{FastPath, FastPathError, Settings, TcMode, UplinkMode, embedded};
 use std::path::PathBuf;
 
@@ -22,6 +23,8 @@ fn says_which_privileges_are_missing() {
         host_is_open: false,
         max_flows: 1,
         flows_per_endpoint: 1,
+        answer_rate: Rate::UNLIMITED,
+        host_rate: Rate::UNLIMITED,
     };
     let opened = std::thread::spawn(move || {
         let nobody: libc::uid_t = 65534;

@@ -5,7 +5,7 @@ use crate::destinations::{Destinations, next_hop_mac};
 use crate::policy::{Policy, endpoint};
 use anyhow::{Context, Result, ensure};
 use dataplane_ebpf::abi::{
-    Counters, MAX_NEXT_HOPS, Mac, NextHop, NextHopGroup, Route, Uplink, next_hop_flags,
+    Counters, MAX_NEXT_HOPS, Mac, NextHop, NextHopGroup, Rate, Route, Uplink, next_hop_flags,
 };
 use serval::apply::fastpath::{FastPath, HookReport, RouteMaps, Settings, TcMode, XdpHook};
 use serval::apply::policy::PolicyPath;
@@ -63,6 +63,8 @@ fn attach(ifindex: [u32; 2], xdp: bool, policed: bool, setting: &Setting) -> Res
         host_is_open: false,
         max_flows: if policed { limits.flows } else { 1 },
         flows_per_endpoint: setting.flows.max(limits.flows_per_endpoint),
+        answer_rate: Rate::UNLIMITED,
+        host_rate: Rate::UNLIMITED,
     };
     let mut fastpath = FastPath::open(&settings)?;
     let endpoints = match setting.far {

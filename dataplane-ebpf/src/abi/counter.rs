@@ -94,7 +94,7 @@ numbered! {
         NdHidden = 15, "nd_hidden";
         /// Neighbour discovery that claims an address or MAC of somebody else.
         NdSpoof = 16, "nd_spoof";
-        /// More of this than is answered.
+        /// More solicitations than are answered to one VM.
         RateLimited = 17, "rate_limited";
         // 18 was `no_device`: what XDP cannot send is left to TC now.
         /// Policy does not allow it, from its sender or to its receiver.
@@ -107,6 +107,10 @@ numbered! {
         UnrelatedError = 22, "unrelated_error";
         /// A later fragment whose first one was not allowed, or has not come.
         FragmentVerdict = 23, "fragment_verdict";
+        /// More for the host itself than it takes from one VM.
+        HostLimited = 24, "host_limited";
+        /// From one more link-local address than the host deals with of one VM.
+        LinkLocalLimited = 25, "link_local_limited";
     }
 }
 

@@ -9,6 +9,7 @@ mod counter;
 mod endpoint;
 mod event;
 mod flow;
+mod limit;
 mod policy;
 mod route;
 
@@ -18,6 +19,7 @@ pub use counter::{COUNTER_SLOTS, Counter, Counters, Reason};
 pub use endpoint::{Endpoint, Owner, endpoint_flags, owner_flags};
 pub use event::{EVENTS_PER_SECOND, Event, EventBudget, EventControl, NO_STEP, event_flags, event_kinds};
 pub use flow::{Flow, FlowKey, FlowQuota, RingPlace, ZONE_OUTSIDE, flow_flags};
+pub use limit::{Allowance, LINK_LOCALS, LinkLocal, Rate};
 pub use policy::{
     Chain, ChainPair, End, EndpointPolicy, Identity, NOBODY, PeerKey, SERVICE_PROTOCOL_BITS, ServiceKey,
     Step, StepKey, Steps, VECTOR_WORDS, Vector, chain_flags, step_actions,
@@ -122,6 +124,9 @@ pub mod names {
     /// Array: counter slot -> [`FlowQuota`](super::FlowQuota).
     pub const FLOW_QUOTAS: &str = "FLOW_QUOTAS";
 
+    /// Array: counter slot -> [`Allowance`](super::Allowance).
+    pub const ALLOWANCES: &str = "ALLOWANCES";
+
     /// Ring buffer of [`Event`](super::Event)s.
     pub const EVENTS: &str = "EVENTS";
     /// Array of one: [`EventControl`](super::EventControl).
@@ -137,6 +142,10 @@ pub mod names {
     pub const POLICED: &str = "POLICED";
     /// Global `u32`: 1 lets VMs talk to the host as far as their own policy allows.
     pub const HOST_IS_OPEN: &str = "HOST_IS_OPEN";
+    /// Global [`Rate`](super::Rate): solicitations of an endpoint that are answered.
+    pub const ANSWER_RATE: &str = "ANSWER_RATE";
+    /// Global [`Rate`](super::Rate): packets of an endpoint that are handed to the host itself.
+    pub const HOST_RATE: &str = "HOST_RATE";
     /// Global `u32`: 1 lets IPv6 frames of an interface without an endpoint pass (`cargo xtask load`), 0 drops them.
     pub const PASS_UNCONFIGURED: &str = "PASS_UNCONFIGURED";
 }

@@ -122,6 +122,10 @@ fn router_solicitation<'t, T: Tables>(
     let Some(advertisement) = tables.advertisement(ifindex) else {
         return Verdict::Pass;
     };
+    // An answer for which XDP has no room is TC's, which asks again.
+    if !tables.may_answer(ifindex, endpoint) {
+        return Verdict::Drop(Reason::RateLimited);
+    }
     let destination = if packet.source.is_unspecified() {
         if !tables.may_multicast(ifindex) {
             return Verdict::Drop(Reason::RateLimited);
@@ -161,6 +165,9 @@ fn neighbour_solicitation<'t, T: Tables>(
             _ => return Verdict::Pass,
         }
     };
+    if !tables.may_answer(ifindex, endpoint) {
+        return Verdict::Drop(Reason::RateLimited);
+    }
     // A multicast answer is not solicited (RFC 4861 section 7.2.4); Linux discards one that says so.
     let (destination, solicited) = if packet.source.is_unspecified() {
         (Address::ALL_NODES, 0)

@@ -12,6 +12,7 @@ pub mod event;
 pub mod flow;
 pub mod forward;
 pub mod guard;
+pub mod limit;
 pub mod offload;
 pub mod policy;
 pub mod question;
@@ -54,6 +55,12 @@ pub trait Tables {
 
     /// Takes the right to send one multicast answer to that TAP now (RFC 4861 section 6.2.6: one in 3 s).
     fn may_multicast(&self, ifindex: u32) -> bool;
+
+    /// Takes the right to answer the endpoint behind a TAP once more; see [`limit`].
+    fn may_answer(&self, ifindex: u32, endpoint: &Endpoint) -> bool;
+
+    /// Takes the right to hand the host one more packet that the endpoint behind a TAP sends from `source`.
+    fn may_hand_over(&self, ifindex: u32, endpoint: &Endpoint, source: &Address) -> Result<(), Reason>;
 
     /// Chooses the device that a frame leaves by which `hook` redirects; `false` when XDP cannot send there, and TC is to
     /// try. TC is not told: the kernel drops the frame when the device is gone.
@@ -233,7 +240,10 @@ pub fn decide<'t, F: Frame, T: Tables>(
     };
     if packet.discovery {
         cold_path();
-        return discovery::decide(frame, headers, tables, ifindex, endpoint, &packet);
+        return match discovery::decide(frame, headers, tables, ifindex, endpoint, &packet) {
+            Verdict::Pass => hand_over(tables, ifindex, endpoint, &packet, hook),
+            verdict => verdict,
+        };
     }
     let destination = match forward::decide(frame, headers, tables, ifindex, endpoint, &packet, hook) {
         Ok(destination) => destination,
@@ -255,7 +265,26 @@ pub fn decide<'t, F: Frame, T: Tables>(
             Verdict::Drop(reason)
         }
         Ok(()) if destination.exit.is_some() => Verdict::Forward(destination.exit),
+        Ok(()) => hand_over(tables, ifindex, endpoint, &packet, hook),
+    }
+}
+
+/// Hands a packet on: what is the host's own, as far as its VM may. XDP hands it to TC, which asks.
+#[inline(always)]
+fn hand_over<'t, T: Tables>(
+    tables: &T,
+    ifindex: u32,
+    endpoint: &Endpoint,
+    packet: &guard::Packet,
+    hook: Hook,
+) -> Verdict<'t> {
+    if hook == Hook::Xdp || !limit::is_link_scope(packet) {
+        return Verdict::Pass;
+    }
+    cold_path();
+    match tables.may_hand_over(ifindex, endpoint, &packet.source) {
         Ok(()) => Verdict::Pass,
+        Err(reason) => Verdict::Drop(reason),
     }
 }
 
@@ -371,8 +400,7 @@ fn sender<T: Tables>(tables: &T, received_on: u32) -> Party {
             Some(sender) => Party::endpoint(other, sender.slot),
             None => Party::OUTSIDE,
         },
-    };
-    judge(frame, tables, &packet, from, Party::endpoint(ifindex, endpoint.slot), Place::Out)
+    }
 }
 
 /// Counts a frame that is handed on.

@@ -8,6 +8,8 @@
 #[cfg(target_arch = "bpf")]
 mod events;
 #[cfg(target_arch = "bpf")]
+mod limits;
+#[cfg(target_arch = "bpf")]
 mod linear;
 #[cfg(target_arch = "bpf")]
 mod maps;

@@ -15,6 +15,7 @@ use dataplane_ebpf::decide::flow::{self, Question};
 use dataplane_ebpf::decide::{Hook, Tables};
 
 use crate::events;
+use crate::limits;
 use crate::policy::{self, POLICED, PolicyTables, QUESTION};
 
 const ENDPOINTS_DEFAULT: u32 = 1024;
@@ -116,6 +117,16 @@ impl Tables for MapTables {
             (*advertisement).last_multicast = now;
         }
         true
+    }
+
+    #[inline(always)]
+    fn may_answer(&self, ifindex: u32, endpoint: &Endpoint) -> bool {
+        limits::may_answer(ifindex, endpoint.slot)
+    }
+
+    #[inline(always)]
+    fn may_hand_over(&self, ifindex: u32, endpoint: &Endpoint, source: &Address) -> Result<(), Reason> {
+        limits::may_hand_over(ifindex, endpoint.slot, source)
     }
 
     #[inline(always)]

@@ -11,7 +11,7 @@ mod uplink;
 mod world;
 
 pub use network::{HOPS, Hop, UPLINK_MAC, group, way};
-pub use world::{Devices, VM_A, VM_B, VM_C, VM_D, World, from_a};
+pub use world::{Devices, GATEWAY, VM_A, VM_B, VM_C, VM_D, World, discovery, from_a, link_local_a};
 
 use crate::frame::{GATEWAY_MAC, Mac};
 use crate::program::Origin;

@@ -4,6 +4,7 @@
 
 mod any_frame;
 mod events;
+mod limits;
 mod next_hops;
 mod policy;
 mod runs;

@@ -60,7 +60,16 @@ fn every_key_has_a_default() {
     assert_eq!(config.fastpath, FastPathConfig::default());
     assert_eq!(
         config.limits,
-        LimitsConfig { endpoints: 1024, routes: 1_048_576, flows: 1_048_576, flows_per_endpoint: 4096 }
+        LimitsConfig {
+            endpoints: 1024,
+            routes: 1_048_576,
+            flows: 1_048_576,
+            flows_per_endpoint: 4096,
+            answer_rate: 1000,
+            answer_burst: 2000,
+            host_rate: 200,
+            host_burst: 500,
+        }
     );
     assert_eq!(config.dhcp6.server_duid.to_string(), "00:04:e4:58:85:9c:c9:98:59:50:8e:09:b8:15:7c:46:65:9a");
 }
@@ -104,6 +113,7 @@ fn a_wrong_value_says_line_column_key_and_what_is_right() {
             "2:10: metrics.listen: `::1` is no address to listen on; write one like [::1]:9099",
         ),
         ("[limits]\nflows = 0", "2:9: limits.flows: 0 is out of range: 1 to 16777216 flows"),
+        ("[limits]\nhost_rate = 0", "2:13: limits.host_rate: 0 is out of range: 1 to 1000000 packets"),
         ("[policy]\nenforce = 1", "2:11: policy.enforce: invalid type: integer `1`, expected a boolean"),
         (
             "[policy]\nendpoint_to_host = 'return'",

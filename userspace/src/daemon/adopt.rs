@@ -5,6 +5,7 @@ use crate::apply::fastpath::{FastPath, FastPathError, Settings, detach_pinned};
 use crate::cause::in_one_line;
 use crate::config::{Config, EndpointToHost, XdpMode};
 use crate::status::{FastPathState, FastPathStatus};
+use dataplane_ebpf::abi::Rate;
 use std::time::Instant;
 
 /// Opens the fast path, waiting for a daemon that has just been killed to let go of its pins. Without one the kernel
@@ -48,5 +49,7 @@ pub fn open(config: &Config) -> Result<FastPath, FastPathError> {
         host_is_open: config.policy.endpoint_to_host == EndpointToHost::Accept,
         max_flows: config.limits.flows,
         flows_per_endpoint: config.limits.flows_per_endpoint,
+        answer_rate: Rate::new(config.limits.answer_rate, config.limits.answer_burst),
+        host_rate: Rate::new(config.limits.host_rate, config.limits.host_burst),
     })
 }

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "every test file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a helper of tests may panic")]
 
+use dataplane_ebpf::abi::Rate;
 use serde_json::Value;
 use serval::apply::fastpath::{FastPath, Settings, TcMode, UplinkMode, embedded};
 use serval::plan::{Attached, NetworkSettings};
@@ -64,6 +65,8 @@ impl Rig {
             host_is_open: false,
             max_flows: 1024,
             flows_per_endpoint: 16,
+            answer_rate: Rate::UNLIMITED,
+            host_rate: Rate::UNLIMITED,
         }
     }
 

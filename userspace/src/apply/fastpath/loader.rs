@@ -15,7 +15,7 @@ use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use dataplane_ebpf::abi::{
     self, Address, Advertisement, Chain, Counters, Endpoint, EndpointPolicy, Flow, FlowKey, FlowQuota,
-    Identity, NextHopGroup, Owner, PeerKey, RingPlace, Route, ServiceKey, Step, StepKey, Steps, Uplink,
+    Identity, NextHopGroup, Owner, PeerKey, Rate, RingPlace, Route, ServiceKey, Step, StepKey, Steps, Uplink,
     Vector, names,
 };
 use std::collections::BTreeMap;
@@ -145,6 +145,10 @@ pub struct Request<'a> {
     pub host_is_open: bool,
     /// Let frames of an interface without an endpoint pass.
     pub pass_unconfigured: bool,
+    /// Solicitations of an endpoint that are answered.
+    pub answer_rate: Rate,
+    /// Packets of an endpoint that are handed to the host itself.
+    pub host_rate: Rate,
 }
 
 /// Loads programs and maps.
@@ -170,8 +174,10 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, FastPathError> {
             loader.map_pin_path(definition.name, pins.map(definition.name));
         }
     }
-    // Not pinned: a daemon hears what its own programs tell.
-    loader.map_max_entries(names::EVENT_BUDGETS, request.limit.saturating_add(1));
+    // Not pinned: a daemon hears what its own programs tell, and what is used up is back in seconds.
+    for name in [names::EVENT_BUDGETS, names::ALLOWANCES] {
+        loader.map_max_entries(name, request.limit.saturating_add(1));
+    }
     let mut object = loader.load(OBJECT).map_err(load_error)?;
 
     trace::follow(&mut object);
@@ -202,6 +208,8 @@ pub struct Globals {
     policed: u32,
     host_is_open: u32,
     mark: u32,
+    answer_rate: Rate,
+    host_rate: Rate,
     log_level: u8,
 }
 
@@ -213,6 +221,8 @@ impl Globals {
             policed: u32::from(request.policed),
             host_is_open: u32::from(request.host_is_open),
             mark: mark(),
+            answer_rate: request.answer_rate,
+            host_rate: request.host_rate,
             log_level: trace::level(),
         }
     }
@@ -223,6 +233,8 @@ impl Globals {
         loader.override_global(names::POLICED, &self.policed, true);
         loader.override_global(names::HOST_IS_OPEN, &self.host_is_open, true);
         loader.override_global(names::MARK, &self.mark, true);
+        loader.override_global(names::ANSWER_RATE, &self.answer_rate, true);
+        loader.override_global(names::HOST_RATE, &self.host_rate, true);
         loader.override_global(aya_log::LEVEL, &self.log_level, true);
         loader
     }
@@ -250,7 +262,9 @@ pub fn beside(
     for definition in own.iter().filter(|definition| !shared.contains_key(definition.name)) {
         loader.map_max_entries(definition.name, definition.max_entries);
     }
-    loader.map_max_entries(names::EVENT_BUDGETS, limit.saturating_add(1));
+    for name in [names::EVENT_BUDGETS, names::ALLOWANCES] {
+        loader.map_max_entries(name, limit.saturating_add(1));
+    }
     for (name, pin) in shared {
         loader.map_pin_path(name, pin);
     }

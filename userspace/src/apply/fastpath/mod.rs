@@ -54,7 +54,7 @@ pub use rehearsal::{Act, Entrance, Rehearsal, Rehearsed};
 pub use routes::{Destination, RouteMaps};
 
 use crate::plan::Attached;
-use dataplane_ebpf::abi::{Address, Counters, SLOT_UNCONFIGURED, Uplink, names};
+use dataplane_ebpf::abi::{Address, Counters, Rate, SLOT_UNCONFIGURED, Uplink, names};
 use entries::Entries;
 use flows::FlowMaps;
 use hooks::Hooks;
@@ -90,6 +90,10 @@ pub struct Settings {
     pub max_flows: u32,
     /// Most flows of an endpoint.
     pub flows_per_endpoint: u32,
+    /// Solicitations of an endpoint that are answered.
+    pub answer_rate: Rate,
+    /// Packets of an endpoint that are handed to the host itself.
+    pub host_rate: Rate,
 }
 
 /// How XDP is attached.
@@ -187,6 +191,8 @@ impl FastPath {
             policed: settings.policed,
             host_is_open: settings.host_is_open,
             pass_unconfigured: false,
+            answer_rate: settings.answer_rate,
+            host_rate: settings.host_rate,
         };
         let globals = Globals::new(&request);
         let loader::Loaded { programs, maps, routes, events, policy, mut flows } = loader::load(&request)?;

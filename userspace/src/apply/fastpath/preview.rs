@@ -5,7 +5,7 @@ use super::loader::{self, Request};
 use super::maps::Maps;
 use super::pins::Role;
 use super::{FastPathError, HookReport, TcMode, UplinkMode};
-use dataplane_ebpf::abi::{Counters, SLOT_UNCONFIGURED};
+use dataplane_ebpf::abi::{Counters, Rate, SLOT_UNCONFIGURED};
 
 /// Attached programs that count and pass; they go when this is dropped.
 pub struct Preview {
@@ -25,6 +25,8 @@ impl Preview {
             policed: false,
             host_is_open: false,
             pass_unconfigured: true,
+            answer_rate: Rate::UNLIMITED,
+            host_rate: Rate::UNLIMITED,
         };
         let loaded = loader::load(&request)?;
         let mut hooks = Hooks::new(loaded.programs, TcMode::Auto, true, UplinkMode::Off);
