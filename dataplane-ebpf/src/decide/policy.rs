@@ -93,49 +93,15 @@ impl Decision {
     }
 }
 
-/// The four vectors that a packet's steps have in common.
-struct Common<'t> {
-    source: &'t Steps,
-    destination: &'t Steps,
-    service: &'t Steps,
-    source_port: &'t Steps,
-}
-
 /// Asks a chain about a packet.
 #[inline(always)]
 pub fn evaluate<T: Policies>(tables: &T, number: u32, subject: &Subject<'_>) -> Decision {
     let Some(chain) = tables.chain(number) else { return Decision::CLOSED };
-    let common = Common {
-        source: if chain.flags & chain_flags::SOURCE == 0 {
-            &chain.source
-        } else {
-            let key = PeerKey::new(number, End::Source, tables.identity(subject.source));
-            tables.peer(&key).unwrap_or(&chain.source)
-        },
-        destination: if chain.flags & chain_flags::DESTINATION == 0 {
-            &chain.destination
-        } else {
-            let key = PeerKey::new(number, End::Destination, tables.identity(subject.destination));
-            tables.peer(&key).unwrap_or(&chain.destination)
-        },
-        service: if chain.flags & chain_flags::SERVICE == 0 {
-            &chain.service
-        } else {
-            let key = ServiceKey::new(number, End::Destination, subject.protocol, subject.destination_port);
-            tables.service(&key).unwrap_or(&chain.service)
-        },
-        source_port: if chain.flags & chain_flags::SOURCE_PORT == 0 {
-            &chain.source_port
-        } else {
-            let key = ServiceKey::new(number, End::Source, subject.protocol, subject.source_port);
-            tables.service(&key).unwrap_or(&chain.source_port)
-        },
-    };
+    let mut common = common(tables, number, chain, subject);
     let long = chain.flags & chain_flags::LONG != 0;
     let mut logged = None;
-    let mut from = 0;
     for _ in 0..MOST_STEPS {
-        let first = if long { tables.search(&common.long(from)) } else { common.first(from) };
+        let first = if long { tables.search(&common) } else { lowest(common.summary & not_before(common.from)) };
         if first == NONE {
             return Decision::CLOSED;
         }
@@ -144,10 +110,10 @@ pub fn evaluate<T: Policies>(tables: &T, number: u32, subject: &Subject<'_>) -> 
         let Some(entry) = tables.step(&StepKey { chain: number, step }) else { return Decision::CLOSED };
         match entry.action {
             step_actions::ALLOW => return Decision { allowed: true, step, counter: entry.counter, logged },
-            step_actions::GO_TO => from = entry.next,
+            step_actions::GO_TO => common.from = entry.next,
             step_actions::LOG => {
                 logged = logged.or(Some(step));
-                from = step + 1;
+                common.from = step + 1;
             }
             _ => return Decision { allowed: false, step, counter: entry.counter, logged },
         }
@@ -155,32 +121,39 @@ pub fn evaluate<T: Policies>(tables: &T, number: u32, subject: &Subject<'_>) -> 
     Decision::CLOSED
 }
 
-impl Common<'_> {
-    #[inline(always)]
-    fn summary(&self) -> u64 {
-        self.source.summary & self.destination.summary & self.service.summary & self.source_port.summary
-    }
-
-    /// The first step from `from` on, of a chain whose steps are its summaries.
-    #[inline(always)]
-    fn first(&self, from: u32) -> u32 {
-        lowest(self.summary() & not_before(from))
-    }
-
-    /// What is to be searched in a chain whose steps are in vectors.
-    #[inline(always)]
-    fn long(&self, from: u32) -> LongSteps {
-        LongSteps {
-            summary: self.summary(),
-            vectors: [
-                self.source.vector,
-                self.destination.vector,
-                self.service.vector,
-                self.source_port.vector,
-            ],
-            from,
-            _reserved: 0,
-        }
+/// The steps of a chain that all parts of a packet have in common. They are copied from where they are found: with references
+/// the verifier goes through all that follows once for every combination of maps that they may be in.
+#[inline(always)]
+fn common<T: Policies>(tables: &T, number: u32, chain: &Chain, subject: &Subject<'_>) -> LongSteps {
+    let source = *if chain.flags & chain_flags::SOURCE == 0 {
+        &chain.source
+    } else {
+        let key = PeerKey::new(number, End::Source, tables.identity(subject.source));
+        tables.peer(&key).unwrap_or(&chain.source)
+    };
+    let destination = *if chain.flags & chain_flags::DESTINATION == 0 {
+        &chain.destination
+    } else {
+        let key = PeerKey::new(number, End::Destination, tables.identity(subject.destination));
+        tables.peer(&key).unwrap_or(&chain.destination)
+    };
+    let service = *if chain.flags & chain_flags::SERVICE == 0 {
+        &chain.service
+    } else {
+        let key = ServiceKey::new(number, End::Destination, subject.protocol, subject.destination_port);
+        tables.service(&key).unwrap_or(&chain.service)
+    };
+    let source_port = *if chain.flags & chain_flags::SOURCE_PORT == 0 {
+        &chain.source_port
+    } else {
+        let key = ServiceKey::new(number, End::Source, subject.protocol, subject.source_port);
+        tables.service(&key).unwrap_or(&chain.source_port)
+    };
+    LongSteps {
+        summary: source.summary & destination.summary & service.summary & source_port.summary,
+        vectors: [source.vector, destination.vector, service.vector, source_port.vector],
+        from: 0,
+        _reserved: 0,
     }
 }
 
