@@ -101,7 +101,8 @@ pub fn evaluate<T: Policies>(tables: &T, number: u32, subject: &Subject<'_>) -> 
     let long = chain.flags & chain_flags::LONG != 0;
     let mut logged = None;
     for _ in 0..MOST_STEPS {
-        let first = if long { tables.search(&common) } else { lowest(common.summary & not_before(common.from)) };
+        let first =
+            if long { tables.search(&common) } else { lowest(common.summary & not_before(common.from)) };
         if first == NONE {
             return Decision::CLOSED;
         }

@@ -6,9 +6,8 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
 use dataplane_ebpf::abi::{Event, EventBudget, EventControl};
 use dataplane_ebpf::decide::event::{self, Sink, Told};
-use dataplane_ebpf::decide::flow::Question;
 
-use crate::policy::question_at;
+use crate::policy::question;
 
 /// Some 2,400 events, which userspace reads as they come.
 const RING_BYTES: u32 = 256 << 10;
@@ -21,18 +20,18 @@ static EVENT_CONTROL: Array<EventControl> = Array::with_max_entries(1, 0);
 #[map]
 static EVENT_BUDGETS: PerCpuArray<EventBudget> = PerCpuArray::with_max_entries(BUDGETS_DEFAULT, 0);
 
-/// Tells what [`Told::to_words`] says of a packet.
+/// Tells what [`Told::to_words`] says of the packet that is the question.
 #[inline(always)]
-pub fn tell(question: &Question, told: Told) {
+pub fn tell(told: Told) {
     let (what, place) = told.to_words();
-    event_tell(question, what, place);
+    event_tell(what, place);
 }
 
 /// [`event::tell`] on the maps.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn event_tell(question: *const Question, what: u32, place: u64) -> u32 {
-    if let Some(question) = question_at(question) {
+pub extern "C" fn event_tell(what: u32, place: u64) -> u32 {
+    if let Some(question) = question() {
         event::tell(&EventMaps, question, Told::from_words(what, place));
     }
     0

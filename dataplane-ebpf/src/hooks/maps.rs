@@ -160,7 +160,7 @@ impl Tables for MapTables {
         // SAFETY: as for `judge`.
         let question = unsafe { &mut *question };
         fill(question);
-        events::tell(question, Told::dropped(reason));
+        events::tell(Told::dropped(reason));
     }
 
     #[inline(always)]

@@ -49,7 +49,8 @@ static FLOW_RINGS: HashMap<RingPlace, FlowKey> = HashMap::with_max_entries(FLOWS
 #[map]
 static FLOW_QUOTAS: Array<FlowQuota> = Array::with_max_entries(ENDPOINTS_DEFAULT + 1, 0);
 
-/// Where a question is written.
+/// Where a question is written, and where functions of their own find it: verifiers before Linux 6.2 do not take memory that
+/// a function is called with for the key of a map.
 #[map]
 pub static QUESTION: PerCpuArray<Question> = PerCpuArray::with_max_entries(1, 0);
 
@@ -61,11 +62,18 @@ static HOST_IS_OPEN: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static POLICED: Global<u32> = Global::new(0);
 
+/// The question that is being answered on this CPU.
+#[inline(always)]
+pub fn question<'a>() -> Option<&'a Question> {
+    // SAFETY: the value is this CPU's, and nobody writes it until it is answered: no program runs within another.
+    QUESTION.get_ptr(0).map(|question| unsafe { &*question })
+}
+
 /// [`flow::known`] on the maps.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn flow_known(question: *const Question, asked: u32) -> u32 {
-    match question_at(question) {
+pub extern "C" fn flow_known(asked: u32) -> u32 {
+    match question() {
         Some(question) => flow::known(&PolicyTables::of(question), question, asked != 0),
         None => known::REFUSED + Reason::Malformed as u32,
     }
@@ -74,8 +82,8 @@ pub extern "C" fn flow_known(question: *const Question, asked: u32) -> u32 {
 /// [`flow::begin`] on the maps. Functions of their own return something.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn flow_begin(question: *const Question) -> u32 {
-    if let Some(question) = question_at(question) {
+pub extern "C" fn flow_begin() -> u32 {
+    if let Some(question) = question() {
         flow::begin(&PolicyTables::of(question), question);
     }
     0
@@ -84,8 +92,8 @@ pub extern "C" fn flow_begin(question: *const Question) -> u32 {
 /// [`flow::begin_fragments`] on the maps.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn flow_begin_fragments(question: *const Question) -> u32 {
-    if let Some(question) = question_at(question) {
+pub extern "C" fn flow_begin_fragments() -> u32 {
+    if let Some(question) = question() {
         flow::begin_fragments(&PolicyTables::of(question), question);
     }
     0
@@ -94,21 +102,13 @@ pub extern "C" fn flow_begin_fragments(question: *const Question) -> u32 {
 /// [`policy::evaluate`] on the maps, as [`Decision::to_bits`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn policy_evaluate(chain: u32, question: *const Question, answer: u32) -> u64 {
-    match question_at(question) {
+pub extern "C" fn policy_evaluate(chain: u32, answer: u32) -> u64 {
+    match question() {
         Some(question) => {
             policy::evaluate(&PolicyTables::of(question), chain, &question.subject(answer != 0)).to_bits()
         }
         None => Decision::CLOSED.to_bits(),
     }
-}
-
-/// The verifier takes a pointer that a function is called with for one that may be null.
-#[inline(always)]
-pub fn question_at<'a>(question: *const Question) -> Option<&'a Question> {
-    // SAFETY: callers hand over a question of theirs that lives until the function returns; the verifier checks that it is
-    // memory of this size.
-    unsafe { question.as_ref() }
 }
 
 /// [`policy::search`] on the maps.
@@ -118,7 +118,8 @@ pub extern "C" fn search_steps(long: *const LongSteps) -> u32 {
     if long.is_null() {
         return u32::MAX;
     }
-    // SAFETY: as for `judge`.
+    // SAFETY: callers hand over memory of theirs that lives until the function returns; the verifier checks its size, and
+    // takes the pointer for one that may be null.
     policy::search(&PolicyTables { generation: 0 }, unsafe { &*long })
 }
 
@@ -198,6 +199,7 @@ impl Policies for PolicyTables {
     }
 }
 
+/// The questions that it is called with are all [`question`].
 impl Flows for PolicyTables {
     #[inline(always)]
     fn flow(&self, key: &FlowKey) -> Option<&Flow> {
@@ -289,27 +291,27 @@ impl Flows for PolicyTables {
     }
 
     #[inline(always)]
-    fn tell(&self, question: &Question, told: Told) {
-        events::tell(question, told);
+    fn tell(&self, _: &Question, told: Told) {
+        events::tell(told);
     }
 
     #[inline(always)]
-    fn known(&self, question: &Question, asked: bool) -> u32 {
-        flow_known(question, u32::from(asked))
+    fn known(&self, _: &Question, asked: bool) -> u32 {
+        flow_known(u32::from(asked))
     }
 
     #[inline(always)]
-    fn begin(&self, question: &Question) {
-        flow_begin(question);
+    fn begin(&self, _: &Question) {
+        flow_begin();
     }
 
     #[inline(always)]
-    fn begin_fragments(&self, question: &Question) {
-        flow_begin_fragments(question);
+    fn begin_fragments(&self, _: &Question) {
+        flow_begin_fragments();
     }
 
     #[inline(always)]
-    fn evaluate(&self, chain: u32, question: &Question, answer: bool) -> Decision {
-        Decision::from_bits(policy_evaluate(chain, question, u32::from(answer)))
+    fn evaluate(&self, chain: u32, _: &Question, answer: bool) -> Decision {
+        Decision::from_bits(policy_evaluate(chain, u32::from(answer)))
     }
 }
