@@ -4,6 +4,7 @@
 //! owner in between) and does not say on which interface a link is; adoption needs all of that. The structures below
 //! are the beginnings of `union bpf_attr` (include/uapi/linux/bpf.h); the kernel takes the rest as zero.
 
+use super::grace_period::Hurry;
 use super::syscall::{bpf, bpf_fd};
 use std::ffi::CString;
 use std::io;
@@ -47,6 +48,11 @@ impl Attachment {
             Self::TcxIngress => 46,
             Self::TcxEgress => 47,
         }
+    }
+
+    /// The kernel waits for a grace period before it says that it is attached.
+    const fn waits(self) -> bool {
+        matches!(self, Self::TcxIngress | Self::TcxEgress)
     }
 
     /// A tcx program that passes a frame ends the chain, so a program behind a foreign one could be skipped. The guard
@@ -104,6 +110,7 @@ impl Link {
             padding: 0,
             revision: 0,
         };
+        let _hurry = attachment.waits().then(Hurry::begin);
         // SAFETY: the structure is the one of this command.
         unsafe { bpf_fd(BPF_LINK_CREATE, &mut attr) }.map(|fd| Self { fd })
     }
@@ -151,6 +158,7 @@ impl Link {
     /// Detaches it, whoever else holds it open.
     pub fn detach(&self) -> io::Result<()> {
         let mut attr: u32 = self.fd.as_raw_fd() as u32;
+        let _hurry = Hurry::begin();
         // SAFETY: the command takes the descriptor alone.
         match unsafe { bpf(BPF_LINK_DETACH, &mut attr) } {
             // The interface is gone, and with it the attachment.

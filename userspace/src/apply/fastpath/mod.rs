@@ -27,6 +27,7 @@ mod entries;
 mod error;
 mod events;
 mod flows;
+mod grace_period;
 mod hooks;
 mod link;
 mod loader;
