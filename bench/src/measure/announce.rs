@@ -1,6 +1,7 @@
 //! From the announcement of many routes by BGP until the kernel's FIB has them, and until the fast path's maps have them;
 //! and back. A BIRD of its own announces them to that of a host, which the daemon runs.
 
+use super::usage;
 use crate::destinations::FACTOR;
 use crate::report::{Metric, Outcome, Round, Series};
 use crate::statistics::Better;
@@ -33,8 +34,6 @@ const HOST: (u32, Ipv6Addr) = (64_512, Ipv6Addr::new(0x2001, 0xdb8, 0xfab, 0, 0,
 const PEER: (u32, Ipv6Addr) = (65_000, Ipv6Addr::new(0x2001, 0xdb8, 0xfab, 0, 0, 0, 0, 2));
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Ticks a second, in which the kernel tells CPU time (USER_HZ).
-const TICKS: f64 = 100.0;
 /// How often it is looked whether all is there: each look takes a millisecond or two of a CPU.
 const PAUSE: Duration = Duration::from_millis(25);
 
@@ -98,7 +97,7 @@ impl Scene {
 
     /// Has all routes announced or withdrawn; a value for each metric.
     fn change(&self, there: bool) -> Result<Vec<f64>> {
-        let (fib, maps, cpu) = (self.fib()?, self.host.status()?.mirrored(), self.daemon_cpu()?);
+        let (fib, maps, cpu) = (self.fib()?, self.host.status()?.mirrored(), usage::cpu(&self.host)?);
         let count = u64::from(ROUTES);
         let reached = |before: u64, now: u64| match there {
             true => now >= before + count,
@@ -125,7 +124,7 @@ impl Scene {
         }
         self.prove(if there { ROUTES as usize } else { 0 })?;
         let seconds = |time: Option<Duration>| time.unwrap_or_default().as_secs_f64();
-        Ok(vec![seconds(in_fib), seconds(in_maps), self.daemon_cpu()? - cpu, self.daemon_memory()?])
+        Ok(vec![seconds(in_fib), seconds(in_maps), usage::cpu(&self.host)? - cpu, usage::memory(&self.host)?])
     }
 
     /// The kernel has exactly as many routes of BIRD, and the daemon found nothing to repair.
@@ -145,23 +144,6 @@ impl Scene {
         // fib_nodes, fib_route_nodes, fib_rt_alloc, fib_rt_entries ...
         let entries = text.split_whitespace().nth(3).context("rt6_stats is too short")?;
         u64::from_str_radix(entries, 16).with_context(|| format!("rt6_stats: {text}"))
-    }
-
-    /// CPU time that the daemon has used, in seconds.
-    fn daemon_cpu(&self) -> Result<f64> {
-        let text = fs::read_to_string(format!("/proc/{}/stat", self.host.pid()?))?;
-        // Fields 14 and 15, utime and stime; the second is a name in parentheses (proc_pid_stat(5)).
-        let (_, fields) = text.rsplit_once(')').context("/proc/PID/stat without a name")?;
-        let ticks = fields.split_whitespace().skip(11).take(2).map(|field| Ok(field.parse::<f64>()?));
-        Ok(ticks.sum::<Result<f64>>()? / TICKS)
-    }
-
-    /// Memory that the daemon holds, in MiB.
-    fn daemon_memory(&self) -> Result<f64> {
-        let text = fs::read_to_string(format!("/proc/{}/status", self.host.pid()?))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        let kib: f64 = line.trim().trim_end_matches(" kB").parse().with_context(|| line.to_owned())?;
-        Ok(kib / 1024.0)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod announce;
 mod bulk;
+mod endpoints;
 mod flood;
 mod hosts;
 mod latency;
@@ -11,6 +12,7 @@ mod program;
 mod routes;
 mod stream;
 mod tally;
+mod usage;
 mod wire;
 
 pub use wire::Between;
@@ -36,4 +38,5 @@ pub const BENCHMARKS: &[Benchmark] = &[
     Benchmark { name: routes::NAME, run: routes::run },
     Benchmark { name: hosts::NAME, run: hosts::run },
     Benchmark { name: announce::NAME, run: announce::run },
+    Benchmark { name: endpoints::NAME, run: endpoints::run },
 ];
