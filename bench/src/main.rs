@@ -4,8 +4,8 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `statistics`, `report` | what rounds say, as JSON and as tables; pure |
-//! | `rounds` | arms take turns |
+//! | `statistics`, `report` | what rounds say, as JSON, tables and HTML; pure |
+//! | `rounds`, `progress` | arms take turns, and how far they are |
 //! | `carrier` | the arms: what carries frames from one TAP to another |
 //! | `policy` | what they ask about frames, in the words of each; pure |
 //! | `destinations` | where frames go when there are many routes; pure |
@@ -18,6 +18,7 @@ mod destinations;
 mod machine;
 mod measure;
 mod policy;
+mod progress;
 mod report;
 mod rounds;
 mod statistics;
@@ -46,6 +47,9 @@ struct Arguments {
     /// Say what changed since the run of this file
     #[arg(long, value_name = "FILE")]
     compare: Option<PathBuf>,
+    /// Measure nothing: write the report of this file's run again, and compare it if asked to
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "names", "json"])]
+    show: Option<PathBuf>,
     /// Only the benchmarks of these names
     names: Vec<String>,
 }
@@ -61,6 +65,37 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
+    // A file that cannot be compared is found out before anything is measured.
+    let earlier = arguments.compare.as_deref().map(read).transpose()?;
+    let (mut run, file) = match &arguments.show {
+        Some(file) => {
+            let run = read(file)?;
+            run.measurements.iter().for_each(|measurement| println!("{}", table::render(measurement)));
+            (run, file.clone())
+        }
+        None => {
+            let run = measure(arguments)?;
+            let file = arguments.json.clone().unwrap_or_else(|| new_file(&run));
+            (run, file)
+        }
+    };
+    if let (Some(file), Some(earlier)) = (&arguments.compare, earlier) {
+        let comparison = report::compare(&file.display().to_string(), &earlier, &run);
+        println!("{}", table::render_comparison(&comparison));
+        run.comparison = Some(comparison);
+    }
+    if run.quick {
+        println!("These were quick rounds; leave --quick out for numbers to compare.");
+    }
+    let page = file.with_extension("html");
+    write(&file, &(serde_json::to_string_pretty(&run)? + "\n"))?;
+    write(&page, &report::html::page(&run)?)?;
+    println!("report: {} and {}", file.display(), page.display());
+    Ok(())
+}
+
+/// Runs the benchmarks that were asked for.
+fn measure(arguments: &Arguments) -> Result<Run> {
     let chosen = choose(&arguments.names)?;
     if let Some(reason) = serval_tests::unavailable() {
         bail!("{reason}");
@@ -68,9 +103,6 @@ fn run(arguments: &Arguments) -> Result<()> {
     if !serval::apply::fastpath::embedded() {
         bail!("this build carries no BPF programs; `cargo xtask bench` makes one that does");
     }
-    // A file that cannot be compared is found out before anything is measured.
-    let earlier =
-        arguments.compare.as_deref().map(|file| Ok::<_, anyhow::Error>((file, read(file)?))).transpose()?;
     let mut run = Run {
         schema: schema::VERSION,
         environment: machine::environment(),
@@ -78,7 +110,8 @@ fn run(arguments: &Arguments) -> Result<()> {
         measurements: Vec::new(),
         comparison: None,
     };
-    for benchmark in chosen {
+    for (number, benchmark) in chosen.iter().enumerate() {
+        eprintln!("{} ({} of {})", benchmark.name, number + 1, chosen.len());
         for outcome in (benchmark.run)(arguments.quick).with_context(|| benchmark.name)? {
             let measurement = report::measurement(outcome);
             println!("{}", table::render(&measurement));
@@ -86,37 +119,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         }
     }
     run.environment.load_after = machine::load();
-    if let Some((file, earlier)) = earlier {
-        let comparison = report::compare(&file.display().to_string(), &earlier, &run);
-        println!("{}", table::render_comparison(&comparison));
-        run.comparison = Some(comparison);
-    }
-    if arguments.quick {
-        println!("These were quick rounds; leave --quick out for numbers to compare.");
-    }
-    let file = arguments.json.clone().unwrap_or_else(|| new_file(&run));
-    write(&file, &run).with_context(|| format!("cannot write {}", file.display()))?;
-    println!("report: {}", file.display());
-    Ok(())
-}
-
-fn read(file: &Path) -> Result<Run> {
-    let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    Run::parse(&text).with_context(|| format!("cannot compare with {}", file.display()))
-}
-
-/// Where a run is written unless somebody says where.
-fn new_file(run: &Run) -> PathBuf {
-    let directory =
-        env::var_os("SERVAL_BENCH_DIRECTORY").map_or_else(|| "target/bench".into(), PathBuf::from);
-    directory.join(format!("{}-{}.json", run.environment.date, run.environment.commit))
-}
-
-fn write(file: &Path, run: &Run) -> Result<()> {
-    if let Some(directory) = file.parent() {
-        fs::create_dir_all(directory)?;
-    }
-    Ok(fs::write(file, serde_json::to_string_pretty(run)? + "\n")?)
+    Ok(run)
 }
 
 fn choose(names: &[String]) -> Result<Vec<&'static Benchmark>> {
@@ -127,6 +130,27 @@ fn choose(names: &[String]) -> Result<Vec<&'static Benchmark>> {
     }
     let wanted = |benchmark: &&Benchmark| names.is_empty() || names.iter().any(|name| name == benchmark.name);
     Ok(BENCHMARKS.iter().filter(wanted).collect())
+}
+
+fn read(file: &Path) -> Result<Run> {
+    let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    Run::parse(&text).with_context(|| format!("cannot use {}", file.display()))
+}
+
+/// Where a run is written unless somebody says where.
+fn new_file(run: &Run) -> PathBuf {
+    let directory =
+        env::var_os("SERVAL_BENCH_DIRECTORY").map_or_else(|| "target/bench".into(), PathBuf::from);
+    // Colons are trouble in names of files.
+    directory.join(format!("{}-{}.json", run.environment.date.replace(':', ""), run.environment.commit))
+}
+
+fn write(file: &Path, text: &str) -> Result<()> {
+    let write = || {
+        file.parent().map_or(Ok(()), fs::create_dir_all)?;
+        fs::write(file, text)
+    };
+    write().with_context(|| format!("cannot write {}", file.display()))
 }
 
 #[cfg(test)]

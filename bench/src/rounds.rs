@@ -1,8 +1,9 @@
 //! Arms take turns, round by round, so that whatever else the machine does meets all of them alike.
 
+use crate::progress::Progress;
 use crate::report::{Round, Series, Size};
 use anyhow::{Context, Result};
-use indicatif::{ProgressBar, ProgressStyle};
+use std::time::Instant;
 
 /// Tries of an arm in one round before the round goes on without it.
 const TRIES: u32 = 3;
@@ -38,23 +39,22 @@ pub enum Measured {
 
 /// Lets every arm do `rounds` rounds, after one that does not count.
 pub fn interleave(name: &str, arms: &mut [Arm], rounds: usize) -> Result<Vec<Series>> {
-    let bar = ProgressBar::new(((rounds + 1) * arms.len()) as u64).with_style(style());
-    bar.set_prefix(name.to_owned());
+    let mut progress = Progress::new(name, arms.len(), rounds + 1);
     let mut series: Vec<Series> = arms.iter().map(Series::new).collect();
     for number in 0..=rounds {
         // Nobody is always the one after the slowest.
         for offset in 0..series.len() {
             let at = (number + offset) % series.len();
             let (arm, series) = (&mut arms[at], &mut series[at]);
-            bar.set_message(arm.name.clone());
+            progress.begin(&arm.name);
+            let start = Instant::now();
             let round = try_round(arm.work.as_mut()).with_context(|| format!("{name}, {}", arm.name))?;
+            progress.done(at, start.elapsed());
             if number > 0 {
                 series.rounds.push(round);
             }
-            bar.inc(1);
         }
     }
-    bar.finish_and_clear();
     Ok(series)
 }
 
@@ -84,11 +84,6 @@ impl Series {
             rounds: Vec::new(),
         }
     }
-}
-
-fn style() -> ProgressStyle {
-    ProgressStyle::with_template("{prefix:10} {bar:30} {pos}/{len}, {eta} left: {msg}")
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 #[cfg(test)]

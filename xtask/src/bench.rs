@@ -19,12 +19,20 @@ pub struct Arguments {
     /// Say what changed since the run of this file
     #[arg(long, value_name = "FILE")]
     compare: Option<PathBuf>,
+    /// Measure nothing: write the report of this file's run again, and compare it if asked to
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "names", "json"])]
+    show: Option<PathBuf>,
     /// Only the benchmarks of these names
     names: Vec<String>,
 }
 
 /// Sets up and builds, then becomes `serval-bench`.
 pub fn bench(arguments: &Arguments) -> Result<()> {
+    let compare = file("--compare", arguments.compare.as_deref())?;
+    if let Some(run) = &arguments.show {
+        let program = cargo("run").args(["--release", "--package", "serval-bench", "--"]);
+        return program.args(file("--show", Some(run))?).args(compare).become_it();
+    }
     setup::setup()?;
     let built = build::build()?;
     let toolchain = Toolchain::require()?;
@@ -40,7 +48,7 @@ pub fn bench(arguments: &Arguments) -> Result<()> {
         .env("SERVAL_BENCH_DIRECTORY", target().join("bench"))
         .args(arguments.quick.then_some("--quick"))
         .args(file("--json", arguments.json.as_deref())?)
-        .args(file("--compare", arguments.compare.as_deref())?)
+        .args(compare)
         .args(&arguments.names)
         .become_it()
 }

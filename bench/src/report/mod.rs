@@ -7,9 +7,11 @@
 //! | `evaluate` | what the rounds of a measurement say: medians, ratios |
 //! | `compare` | what changed between two runs |
 //! | `table` | the terminal |
+//! | `html` | the page |
 
 mod compare;
 mod evaluate;
+pub mod html;
 pub mod schema;
 pub mod table;
 
