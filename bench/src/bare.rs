@@ -1,6 +1,7 @@
 //! The programs of `dataplane-ebpf/src/bare`: loaded and attached in the network namespace of the calling thread.
 
 use crate::destinations::{Destinations, FACTOR};
+use crate::flows::Flows;
 use anyhow::{Context, Result};
 use aya::maps::{DevMap, ProgramArray};
 use aya::programs::{ProgramFd, ProgramInfo, SchedClassifier, TcAttachType, Xdp, XdpMode};
@@ -40,21 +41,80 @@ pub fn attach_tc(interface: &str, egress: Egress) -> Result<Ebpf> {
     Ok(object)
 }
 
-/// Loads the source of `frame`s, sent to `destinations` in turn if there are any. It hands them to `next`, or to the
-/// kernel when there is none.
-pub fn load_source(
-    frame: &[u8; FRAME_LEN],
-    destinations: Option<Destinations>,
-    next: Option<&ProgramFd>,
-) -> Result<Ebpf> {
+/// How the frames of a source differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Varies {
+    /// In what.
+    pub what: Variants,
+    /// The variants take turns, else they are chosen at random.
+    pub in_turn: bool,
+    /// They are the answers to those frames.
+    pub answers: bool,
+}
+
+/// What the frames of a source differ in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variants {
+    /// Nothing.
+    One,
+    /// Where they go.
+    Destinations(Destinations),
+    /// Their ports.
+    Flows(Flows),
+}
+
+impl Varies {
+    /// At random.
+    pub const fn at_random(what: Variants) -> Self {
+        Self { what, in_turn: false, answers: false }
+    }
+
+    /// The same variants in turn.
+    pub const fn in_turn(self) -> Self {
+        Self { in_turn: true, ..self }
+    }
+
+    /// The answers to these frames.
+    pub const fn answered(self) -> Self {
+        Self { answers: true, ..self }
+    }
+
+    /// How many variants there are, if there is more than one.
+    pub const fn count(self) -> Option<u32> {
+        match self.what {
+            Variants::One => None,
+            Variants::Destinations(Destinations { count, .. }) | Variants::Flows(Flows { count }) => {
+                Some(count)
+            }
+        }
+    }
+
+    /// `varies` of dataplane-ebpf/src/bare.
+    const fn number(self) -> u32 {
+        match (self.what, self.answers) {
+            (Variants::One | Variants::Destinations(_), false) => 0,
+            (Variants::One | Variants::Destinations(_), true) => 1,
+            (Variants::Flows(_), false) => 2,
+            (Variants::Flows(_), true) => 3,
+        }
+    }
+}
+
+/// Loads the source of frames like `frame`. It hands them to `next`, or to the kernel when there is none.
+pub fn load_source(frame: &[u8; FRAME_LEN], varies: Varies, next: Option<&ProgramFd>) -> Result<Ebpf> {
     // The object keeps it in whole words.
     let mut whole = frame.to_vec();
     whole.resize(FRAME_LEN.next_multiple_of(8), 0);
-    let count = destinations.map_or(0, |destinations| destinations.count);
-    let numbers =
-        [("DESTINATIONS", count), ("FACTOR", FACTOR)].map(|(name, value)| (name, value.to_ne_bytes()));
-    let [count, factor] = numbers.each_ref().map(|(name, bytes)| (*name, bytes.as_slice()));
-    let mut object = load(&[("FRAME", &whole), count, factor])?;
+    let numbers = [
+        ("VARIES", varies.number()),
+        ("COUNT", varies.count().unwrap_or(0)),
+        ("IN_TURN", u32::from(varies.in_turn)),
+        ("FACTOR", FACTOR),
+    ];
+    let numbers = numbers.map(|(name, value)| (name, value.to_ne_bytes()));
+    let mut globals: Vec<(&str, &[u8])> = vec![("FRAME", &whole)];
+    globals.extend(numbers.iter().map(|(name, bytes)| (*name, bytes.as_slice())));
+    let mut object = load(&globals)?;
     program::<Xdp>(&mut object, "source")?.load()?;
     if let Some(next) = next {
         let map = object.map_mut("NEXT").context("no map NEXT")?;

@@ -1,6 +1,7 @@
 //! The arms of every benchmark: what carries frames between the TAPs `tapa` and `tapb` of a namespace. Each arm has a
 //! namespace and TAPs of its own, so nothing is attached or taken off between rounds.
 
+mod conntrack;
 mod kernel;
 mod serval;
 
@@ -248,6 +249,16 @@ impl Path {
             }
         };
         Ok(Self { host: Arc::clone(host), ifindex, hook, works })
+    }
+}
+
+impl Path {
+    /// Has the kernel's table of connections empty. Ours stays: it is full all the time, and has to go on so.
+    pub fn forget_flows(&self) -> Result<()> {
+        match self.works {
+            Works::Kernel(rules) if rules != Rules::None => self.host.enter(conntrack::flush),
+            _ => Ok(()),
+        }
     }
 }
 

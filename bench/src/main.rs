@@ -8,13 +8,14 @@
 //! | `rounds`, `progress` | arms take turns, and how far they are |
 //! | `carrier` | the arms: what carries frames from one TAP to another |
 //! | `policy` | what they ask about frames, in the words of each; pure |
-//! | `destinations` | where frames go when there are many routes; pure |
+//! | `destinations`, `flows` | where frames go when there are many routes, and to what when there are many flows; pure |
 //! | `measure` | the benchmarks, one file each |
 
 mod bare;
 mod carrier;
 mod cpu;
 mod destinations;
+mod flows;
 mod machine;
 mod measure;
 mod policy;

@@ -1,7 +1,7 @@
 //! One CPU writes frames into a TAP as a VMM does, another reads them from the other TAP. How long a frame takes when
 //! the next one follows at once, and how much of that the sending CPU works.
 
-use super::tally::Tally;
+use super::tally::{Asked, Tally};
 use super::wire::{Between, Wire};
 use crate::cpu;
 use crate::report::Metric;
@@ -62,7 +62,7 @@ impl<B: Between> Work for Flood<B> {
         if read.exact < enough {
             return Ok(Measured::Rejected(format!("{} of {frames} frames arrived exactly", read.exact)));
         }
-        if let Some(wrong) = tally.wrong(&wire.between, frames as u64, enough as u64)? {
+        if let Some(wrong) = tally.wrong(&wire.between, frames as u64, enough as u64, Asked::Known)? {
             return Ok(Measured::Rejected(wrong));
         }
         let elapsed = written.end.max(read.last) - written.start;

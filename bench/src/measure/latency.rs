@@ -2,7 +2,7 @@
 //! between happens inside the two system calls, so nobody has to be woken.
 
 use super::stream::Kind;
-use super::tally::Tally;
+use super::tally::{Asked, Tally};
 use super::wire::{Between, Reader, Wire, Writer};
 use crate::carrier::{SMALL, Setting};
 use crate::cpu;
@@ -60,7 +60,7 @@ impl<B: Between> Work for OneByOne<B> {
         if times.len() < frames {
             return Ok(Measured::Rejected(format!("{} of {frames} frames arrived exactly", times.len())));
         }
-        if let Some(wrong) = tally.wrong(&wire.between, frames as u64, frames as u64)? {
+        if let Some(wrong) = tally.wrong(&wire.between, frames as u64, frames as u64, Asked::Known)? {
             return Ok(Measured::Rejected(wrong));
         }
         times.sort_by(f64::total_cmp);

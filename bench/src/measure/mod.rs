@@ -8,8 +8,10 @@ mod hosts;
 mod latency;
 mod packets;
 mod pair;
+mod policy;
 mod program;
 mod routes;
+mod source;
 mod stream;
 mod tally;
 mod usage;
@@ -34,6 +36,7 @@ pub const BENCHMARKS: &[Benchmark] = &[
     Benchmark { name: packets::SEGMENTS, run: packets::segments },
     Benchmark { name: latency::NAME, run: latency::run },
     Benchmark { name: program::NAME, run: program::run },
+    Benchmark { name: policy::NAME, run: policy::run },
     Benchmark { name: bulk::NAME, run: bulk::run },
     Benchmark { name: routes::NAME, run: routes::run },
     Benchmark { name: hosts::NAME, run: hosts::run },

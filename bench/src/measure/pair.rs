@@ -1,6 +1,6 @@
 //! Two hosts on one cable, each with its daemon and two VMs: one that is a TAP in our hands, one with a kernel of its own.
 
-use super::stream::{Kind, PORTS, Way};
+use super::stream::{Kind, PORTS, Spread, Way};
 use super::wire::{Between, Wire, open};
 use anyhow::{Context, Result, ensure};
 use serval_tests::cloud::{address, endpoint, mac, name, running, subnet, tap};
@@ -121,10 +121,10 @@ impl Pair {
             ports: PORTS,
             routers: 2,
             bridged: false,
-            spread: None,
+            spread: Spread::None,
         };
         let (far, near) = (taps.pop().context("two TAPs")?, taps.pop().context("two TAPs")?);
-        let wire = Wire::between(Hosts { mode, hosts }, near, far, kind, &way);
+        let wire = Wire::between(Hosts { mode, hosts }, near, far, kind, way);
         eventually(&format!("{}: frames arrive by it", mode.name()), PATIENCE, || {
             let before = wire.between.sent_on()?;
             wire.writer().send()?;

@@ -3,6 +3,7 @@
 
 use super::flood::{self, Flood};
 use super::program::{self, KIND, Live};
+use super::tally::Asked;
 use super::wire::Wire;
 use crate::carrier::{Carrier, Far, Path, ROUTED, Setting};
 use crate::cpu;
@@ -31,7 +32,10 @@ pub fn run(quick: bool) -> Result<Vec<Outcome>> {
         arms: interleave(NAME, &mut arms, rounds)?,
     };
     drop(arms);
-    let mut arms = self::arms(&lanes, |wire| Ok(Box::new(Live::new(wire, live, cpus[0])?)))?;
+    let mut arms = self::arms(&lanes, |wire| {
+        let varies = wire.way.varies();
+        Ok(Box::new(Live::new(wire, varies, Asked::Known, live, cpus[0])?))
+    })?;
     let alone = Outcome {
         name: format!("{NAME}: {}", program::NAME),
         title: format!(

@@ -1,7 +1,9 @@
 //! What is written into one TAP, and what must come out of another just so.
 
-use crate::carrier::{Carrier, ENDS, Hook};
+use crate::bare::{Variants, Varies};
+use crate::carrier::{Carrier, ENDS, Far, Hook};
 use crate::destinations::{self, Destinations, next_hop_mac};
+use crate::flows::{self, Flows};
 use serval_tests::frame::{Checksum, GATEWAY_MAC, Ipv6, Mac, Payload};
 use serval_tests::tap::{Offloads, VnetHeader};
 use std::net::Ipv6Addr;
@@ -100,28 +102,58 @@ pub struct Way {
     pub routers: u8,
     /// The VMs are on one link: nothing on the way has a MAC.
     pub bridged: bool,
-    /// Where frames are sent in place of the one destination, and whether routers know the way to each.
-    pub spread: Option<(Destinations, bool)>,
+    /// What is sent in place of one and the same frame.
+    pub spread: Spread,
+}
+
+/// How frames differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spread {
+    /// Not at all.
+    None,
+    /// In where they go, and whether routers know the way to each.
+    Destinations(Destinations, bool),
+    /// In their ports.
+    Flows(Flows),
 }
 
 impl Way {
     /// Between the ends of a namespace.
-    pub fn across(carrier: Carrier, spread: Option<Destinations>) -> Self {
+    pub fn across(carrier: Carrier, far: Far) -> Self {
         let routers = u8::from(carrier.routes());
+        let (destination, spread) = match far {
+            Far::Endpoint => (ENDS[1].address, Spread::None),
+            Far::Uplink(to) => (destinations::address(0), Spread::Destinations(to, routers > 0)),
+        };
         Self {
             source_mac: ENDS[0].mac,
             source: ENDS[0].address,
             destination_mac: ENDS[1].mac,
-            destination: if spread.is_some() { destinations::address(0) } else { ENDS[1].address },
+            destination,
             ports: PORTS,
             routers,
             bridged: carrier == Carrier::Bridge,
-            spread: spread.map(|destinations| (destinations, routers > 0)),
+            spread,
         }
     }
 
+    /// The same with many flows.
+    pub fn with_flows(self, flows: Flows) -> Self {
+        let ports = flows::ports(0);
+        Self { ports: [(ports >> 16) as u16, ports as u16], spread: Spread::Flows(flows), ..self }
+    }
+
+    /// How frames that the kernel makes differ.
+    pub fn varies(&self) -> Varies {
+        Varies::at_random(match self.spread {
+            Spread::None => Variants::One,
+            Spread::Destinations(destinations, _) => Variants::Destinations(destinations),
+            Spread::Flows(flows) => Variants::Flows(flows),
+        })
+    }
+
     /// The way of the answers.
-    fn back(&self) -> Self {
+    pub fn back(&self) -> Self {
         let [near, far] = self.ports;
         Self {
             source_mac: self.destination_mac,
@@ -143,10 +175,9 @@ pub enum From {
     Far,
 }
 
-/// How a flow begins that both sides take part in: until then, nobody calls it established. Nothing when there are many
-/// destinations.
+/// How a flow begins that both sides take part in: until then, nobody calls it established. Nothing when frames differ.
 pub fn opening(kind: Kind, way: &Way) -> Vec<(From, Stream)> {
-    if way.spread.is_some() {
+    if way.spread != Spread::None {
         return Vec::new();
     }
     let near = |kind| (From::Near, Stream::new(kind, way));
@@ -165,7 +196,7 @@ pub struct Stream {
     pub sent: Vec<u8>,
     /// What must arrive, from the Ethernet header on.
     pub expected: Vec<u8>,
-    spread: Option<(Destinations, bool)>,
+    spread: Spread,
 }
 
 impl Stream {
@@ -181,11 +212,6 @@ impl Stream {
         Self { sent, expected, spread: way.spread }
     }
 
-    /// Where the frames go in place of the one destination.
-    pub fn destinations(&self) -> Option<Destinations> {
-        self.spread.map(|(destinations, _)| destinations)
-    }
-
     /// The frame that is sent, from the Ethernet header on.
     pub fn frame(&self) -> &[u8] {
         &self.sent[HEADER..]
@@ -193,18 +219,27 @@ impl Stream {
 
     /// Makes of a frame that was sent the next one to be sent.
     pub fn advance(&self, sent: &mut [u8], random: u32) {
-        if let Some((destinations, _)) = self.spread {
-            destinations::redirect(&mut sent[HEADER..], destinations.choose(random));
+        match self.spread {
+            Spread::None => {}
+            Spread::Destinations(to, _) => destinations::redirect(&mut sent[HEADER..], to.choose(random)),
+            Spread::Flows(among) => flows::move_to(&mut sent[HEADER..], among.choose(random)),
         }
     }
 
     /// Whether what was read is what must arrive, byte for byte. `expected` is a copy of ours to work on.
     pub fn accepts(&self, expected: &mut [u8], read: &[u8]) -> bool {
-        if let Some((destinations, routed)) = self.spread {
-            let Some(number) = destinations::number(read) else { return false };
-            destinations::redirect(expected, number);
-            if routed {
-                expected[..6].copy_from_slice(&next_hop_mac(destinations.next_hop(number)));
+        match self.spread {
+            Spread::None => {}
+            Spread::Destinations(to, routed) => {
+                let Some(number) = destinations::number(read) else { return false };
+                destinations::redirect(expected, number);
+                if routed {
+                    expected[..6].copy_from_slice(&next_hop_mac(to.next_hop(number)));
+                }
+            }
+            Spread::Flows(_) => {
+                let Some(ports) = flows::ports_of(read) else { return false };
+                flows::move_to(expected, ports);
             }
         }
         read == expected
@@ -212,6 +247,7 @@ impl Stream {
 }
 
 fn frame(source_mac: Mac, destination_mac: Mac, hop_limit: u8, kind: Kind, way: &Way) -> Vec<u8> {
+    let ports = u32::from(way.ports[0]) << 16 | u32::from(way.ports[1]);
     let headers = Ipv6 {
         source: way.source,
         destination: way.destination,
@@ -220,7 +256,13 @@ fn frame(source_mac: Mac, destination_mac: Mac, hop_limit: u8, kind: Kind, way: 
     };
     let data = |upper: usize| vec![0x5e; kind.length().saturating_sub(L3_LEN + upper)];
     match kind {
-        Kind::Datagram(_) => headers.carrying(Payload::udp(way.ports[0], way.ports[1], &data(UDP_LEN))).bytes,
+        Kind::Datagram(_) => {
+            let mut data = data(UDP_LEN);
+            if let Spread::Flows(_) = way.spread {
+                data[..4].copy_from_slice(&(!ports).to_be_bytes());
+            }
+            headers.carrying(Payload::udp(way.ports[0], way.ports[1], &data)).bytes
+        }
         Kind::Segments(_) => {
             let headers = Ipv6 { checksum: Checksum::Partial, ..headers };
             headers.carrying(Payload::tcp(way.ports[0], way.ports[1], ACK, &data(TCP_LEN))).bytes
@@ -240,7 +282,7 @@ mod tests {
     #[test]
     fn datagrams_have_the_length_asked_for_and_a_whole_checksum() {
         for length in [62, 78, 1400] {
-            let stream = Stream::new(Kind::Datagram(length), &Way::across(Carrier::Kernel, None));
+            let stream = Stream::new(Kind::Datagram(length), &Way::across(Carrier::Kernel, Far::Endpoint));
             assert_eq!(stream.frame().len(), length);
             assert!(checksum_holds(stream.frame()) && checksum_holds(&stream.expected));
         }
@@ -248,7 +290,7 @@ mod tests {
 
     #[test]
     fn frames_to_be_cut_have_a_partial_checksum() {
-        let stream = Stream::new(Kind::Segments(60_000), &Way::across(Carrier::Kernel, None));
+        let stream = Stream::new(Kind::Segments(60_000), &Way::across(Carrier::Kernel, Far::Endpoint));
         assert_eq!(stream.frame().len(), 60_000);
         assert!(!checksum_holds(stream.frame()));
     }
@@ -256,7 +298,8 @@ mod tests {
     #[test]
     fn a_frame_must_arrive_by_the_next_hop_of_its_destination() {
         let destinations = Destinations { count: 1000, width: Width::Host };
-        let stream = Stream::new(Kind::Datagram(78), &Way::across(Carrier::Kernel, Some(destinations)));
+        let stream =
+            Stream::new(Kind::Datagram(78), &Way::across(Carrier::Kernel, Far::Uplink(destinations)));
         let mut sent = stream.sent.clone();
         stream.advance(&mut sent, 0x8765_4321);
         assert!(checksum_holds(&sent[HEADER..]));

@@ -1,7 +1,8 @@
 //! Two TAPs held as a VMM holds them, and frames that go into one and must come out of the other.
 
 use super::stream::{From, HEADER, Kind, Stream, Way, opening};
-use crate::carrier::{Carrier, ENDS, Far, Path, Setting};
+use crate::carrier::{Carrier, ENDS, Path, Setting};
+use crate::flows::Flows;
 use anyhow::{Context, Result, bail};
 use serval_tests::frame::{GATEWAY_MAC, mac_text};
 use serval_tests::netns::Namespace;
@@ -23,6 +24,8 @@ pub trait Between: Send + Sync {
 pub struct Wire<B> {
     /// What carries the frames.
     pub between: B,
+    /// The way of the frames.
+    pub way: Way,
     /// The frames.
     pub stream: Stream,
     /// How their flow begins.
@@ -42,19 +45,21 @@ impl Wire<Path> {
         let [near_tap, far_tap] = ENDS.map(|end| open(&host, end.tap, kind));
         let (near_tap, far_tap) = (near_tap?, far_tap?);
         let path = Path::new(&host, carrier, setting, kind.hook())?;
-        let spread = match setting.far {
-            Far::Endpoint => None,
-            Far::Uplink(destinations) => Some(destinations),
-        };
-        Ok(Self::between(path, near_tap, far_tap, kind, &Way::across(carrier, spread)))
+        Ok(Self::between(path, near_tap, far_tap, kind, Way::across(carrier, setting.far)))
+    }
+
+    /// The same with frames of many flows.
+    pub fn with_flows(carrier: Carrier, kind: Kind, setting: &Setting, flows: Flows) -> Result<Self> {
+        let Self { between, near, far, way, .. } = Self::new(carrier, kind, setting)?;
+        Ok(Self::between(between, near, far, kind, way.with_flows(flows)))
     }
 }
 
 impl<B: Between> Wire<B> {
     /// Two TAPs with something between them.
-    pub fn between(between: B, near: Tap, far: Tap, kind: Kind, way: &Way) -> Self {
-        let (stream, opening) = (Stream::new(kind, way), opening(kind, way));
-        Self { between, stream, opening, near, far, seed: AtomicU64::new(1) }
+    pub fn between(between: B, near: Tap, far: Tap, kind: Kind, way: Way) -> Self {
+        let (stream, opening) = (Stream::new(kind, &way), opening(kind, &way));
+        Self { between, way, stream, opening, near, far, seed: AtomicU64::new(1) }
     }
 
     /// For who sends.

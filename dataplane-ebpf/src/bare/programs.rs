@@ -17,9 +17,9 @@ const FRAME_LEN: usize = 78;
 /// Where XDP sends to: entry 0.
 #[map]
 static DEVICE: DevMap = DevMap::with_max_entries(1, 0);
-/// What [`source`] chooses destinations by: entry 0.
+/// What [`source`] chooses variants by: entry 0.
 #[map]
-static RANDOM: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+static STATE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 /// What [`source`] runs on its frames: entry 0.
 #[map]
 static NEXT: ProgramArray = ProgramArray::with_max_entries(1, 0);
@@ -34,16 +34,36 @@ static MACS: [u32; MACS_LEN / 4] = [0; MACS_LEN / 4];
 #[unsafe(no_mangle)]
 static FRAME: [u64; FRAME_LEN.div_ceil(8)] = [0; FRAME_LEN.div_ceil(8)];
 
-/// How many destinations [`source`] sends to at random; 0: to that of the frame only.
+/// What [`source`] varies from frame to frame: one of [`varies`].
 #[unsafe(no_mangle)]
-static DESTINATIONS: u32 = 0;
-/// A destination's number is its index times this.
+static VARIES: u32 = 0;
+/// How many variants there are; 0: the frame as it is.
+#[unsafe(no_mangle)]
+static COUNT: u32 = 0;
+/// The variants take turns, else they are chosen at random.
+#[unsafe(no_mangle)]
+static IN_TURN: u32 = 0;
+/// The number of an address is its index times this.
 #[unsafe(no_mangle)]
 static FACTOR: u32 = 0;
-/// Where the number of its destination is in a frame, in network byte order.
-const NUMBER_AT: usize = 42;
-/// Where it is inverted, so that the frame's checksum is that of all.
-const INVERSE_AT: usize = 50;
+
+/// What [`source`] varies.
+mod varies {
+    /// The destination address.
+    pub const DESTINATION: u32 = 0;
+    /// The source address: answers to that.
+    pub const SOURCE: u32 = 1;
+    /// The ports.
+    pub const PORTS: u32 = 2;
+    /// The ports: answers to that.
+    pub const ANSWERED_PORTS: u32 = 3;
+}
+
+/// Where in a frame numbers are, in network byte order. Eight bytes on they are inverted, so that the frame's checksum is
+/// that of all.
+const SOURCE_AT: usize = 26;
+const DESTINATION_AT: usize = 42;
+const PORTS_AT: usize = 54;
 /// A multiplier of linear congruential generators (Knuth's MMIX).
 const LCG: u64 = 6_364_136_223_846_793_005;
 
@@ -82,7 +102,7 @@ pub fn source(context: XdpContext) -> u32 {
     }
     copy_word::<u32>(start, FRAME_LEN - 6);
     copy_word::<u16>(start, FRAME_LEN - 2);
-    choose_destination(start);
+    vary(start);
     // SAFETY: the context is this program's own.
     unsafe { NEXT.tail_call(&context, 0) };
     XDP_PASS
@@ -115,25 +135,58 @@ fn copy_word<T>(start: usize, at: usize) {
     }
 }
 
-/// Sends the frame to one of the destinations.
+/// Makes of the frame one of the many that there are.
 #[inline(always)]
-fn choose_destination(start: usize) {
+fn vary(start: usize) {
     // SAFETY: valid statics; volatile as in `bare_tc`.
-    let (count, factor) =
-        unsafe { (ptr::read_volatile(&raw const DESTINATIONS), ptr::read_volatile(&raw const FACTOR)) };
+    let (varies, count, factor) = unsafe {
+        (
+            ptr::read_volatile(&raw const VARIES),
+            ptr::read_volatile(&raw const COUNT),
+            ptr::read_volatile(&raw const FACTOR),
+        )
+    };
     if count == 0 {
         return;
     }
-    let Some(random) = RANDOM.get_ptr_mut(0) else { return };
-    // SAFETY: the value is this CPU's, and its program is not preempted by itself.
-    let next = unsafe {
-        *random = (*random).wrapping_mul(LCG).wrapping_add(1);
-        *random
-    };
-    let number = ((((next >> 32) * u64::from(count)) >> 32) as u32).wrapping_mul(factor);
+    let Some(index) = next_index(count) else { return };
+    match varies {
+        varies::DESTINATION => write_number::<DESTINATION_AT>(start, index.wrapping_mul(factor)),
+        varies::SOURCE => write_number::<SOURCE_AT>(start, index.wrapping_mul(factor)),
+        varies::PORTS => write_number::<PORTS_AT>(start, ports(index)),
+        varies::ANSWERED_PORTS => write_number::<PORTS_AT>(start, ports(index).rotate_left(16)),
+        _ => {}
+    }
+}
+
+/// The next of `count` indices: in turn, or at random.
+#[inline(always)]
+fn next_index(count: u32) -> Option<u32> {
+    let state = STATE.get_ptr_mut(0)?;
+    // SAFETY: a valid static, volatile as in `bare_tc`; and the value is this CPU's, whose program is not preempted by
+    // itself.
+    unsafe {
+        if ptr::read_volatile(&raw const IN_TURN) != 0 {
+            *state = state.read().wrapping_add(1);
+            return Some((state.read() % u64::from(count)) as u32);
+        }
+        *state = state.read().wrapping_mul(LCG).wrapping_add(1);
+        Some((((state.read() >> 32) * u64::from(count)) >> 32) as u32)
+    }
+}
+
+/// The ports of flow `index`, as in bench/src/flows.rs.
+#[inline(always)]
+fn ports(index: u32) -> u32 {
+    ((index & 0x3fff) + 0x4000) << 16 | ((index >> 14) + 0x8000)
+}
+
+/// Writes a number and its inverse.
+#[inline(always)]
+fn write_number<const AT: usize>(start: usize, number: u32) {
     // SAFETY: the caller has checked that FRAME_LEN bytes are there.
     unsafe {
-        ((start + NUMBER_AT) as *mut u32).write_unaligned(number.to_be());
-        ((start + INVERSE_AT) as *mut u32).write_unaligned((!number).to_be());
+        ((start + AT) as *mut u32).write_unaligned(number.to_be());
+        ((start + AT + 8) as *mut u32).write_unaligned((!number).to_be());
     }
 }
