@@ -68,16 +68,29 @@ pub fn ifindex(name: &str) -> u32 {
     nix::net::if_::if_nametoindex(name).unwrap()
 }
 
+/// Runs `ip -6 -batch`, all of which must work.
+pub fn ip_all(lines: &str) {
+    assert!(batch(lines, &["-6", "-batch", "-"], Stdio::inherit()), "a command of a batch failed");
+}
+
 /// Runs `ip -6 -batch`; commands that fail do not keep the others.
 pub fn ip_batch(lines: &str) {
-    let mut child = Command::new("ip")
-        .args(["-6", "-force", "-batch", "-"])
-        .stdin(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    batch(lines, &["-6", "-force", "-batch", "-"], Stdio::null());
+}
+
+fn batch(lines: &str, arguments: &[&str], stderr: Stdio) -> bool {
+    let mut child = Command::new("ip").args(arguments).stdin(Stdio::piped()).stderr(stderr).spawn().unwrap();
     child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
-    child.wait().unwrap();
+    child.wait().unwrap().success()
+}
+
+/// What the kernel has, as far as a person would read it.
+pub fn kernel_state() -> String {
+    let told = [["-br", "link"].as_slice(), &["-6", "neigh"], &["-6", "rule"], &["-6", "route"]];
+    let told = told.map(|arguments| {
+        run("ip", arguments).lines().take(20).map(|l| l.to_owned() + "\n").collect::<String>()
+    });
+    told.concat()
 }
 
 /// A fast path, and a mirror that fills its maps.

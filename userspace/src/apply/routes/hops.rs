@@ -68,8 +68,17 @@ pub struct GroupChanges {
     pub set: Vec<(u32, NextHopGroup)>,
     /// Groups that are gone. After all routes that led to them.
     pub gone: Vec<u32>,
-    /// Neighbours that the kernel should check or resolve.
-    pub probes: BTreeSet<NeighbourKey>,
+    /// Neighbours that the kernel should look after.
+    pub probes: BTreeMap<NeighbourKey, Probe>,
+}
+
+/// What the kernel should do about a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// Find it: nothing is known of it.
+    Resolve,
+    /// See whether it is still there.
+    Check,
 }
 
 /// All sets, and what they depend on.
@@ -324,7 +333,9 @@ impl NextHops {
         }
         let probes = mem::take(&mut self.probes);
         if !self.withdrawn {
-            changes.probes = probes.into_iter().filter(|key| self.by_neighbour.contains_key(key)).collect();
+            let used = probes.into_iter().filter(|key| self.by_neighbour.contains_key(key));
+            // It may have become known since.
+            changes.probes = used.filter_map(|key| Some((key, self.probe(&key)?))).collect();
         }
         changes
     }
@@ -396,10 +407,19 @@ impl NextHops {
 
     /// Notes that the kernel should look after a next hop: it is unknown to it, or was not checked lately.
     fn want(&mut self, key: NeighbourKey) {
-        let wanted = self.neighbours.get(&key).is_none_or(|neighbour| neighbour.stale);
         let link = self.links.get(&key.0);
-        if wanted && link.is_some_and(|link| link.up && link.carrier && self.scope.admits(link)) {
+        if self.probe(&key).is_some()
+            && link.is_some_and(|link| link.up && link.carrier && self.scope.admits(link))
+        {
             self.probes.insert(key);
+        }
+    }
+
+    /// What there is to do about a neighbour.
+    fn probe(&self, key: &NeighbourKey) -> Option<Probe> {
+        match self.neighbours.get(key) {
+            None => Some(Probe::Resolve),
+            Some(neighbour) => neighbour.stale.then_some(Probe::Check),
         }
     }
 

@@ -5,12 +5,13 @@
 
 use super::event::{Event, NeighbourKey};
 use super::fib::{Fib, Part};
+use super::hops::Probe;
 use super::message::{self, Rule};
 use super::prefix::Prefix;
 use nix::sys::socket::{setsockopt, sockopt};
 use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP,
-    NLMSG_OVERRUN, NetlinkBuffer,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
+    NLMSG_NOOP, NLMSG_OVERRUN, NetlinkBuffer,
 };
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rtnetlink::sys::{Socket, SocketAddr};
@@ -130,14 +131,19 @@ impl Reader {
         Ok(drained)
     }
 
-    /// Has the kernel resolve a neighbour, or check it if it is stale, as a packet to it would.
-    pub fn probe(&self, (ifindex, address): NeighbourKey) -> io::Result<()> {
+    /// Has the kernel resolve a neighbour, or check it if it is stale, as a packet to it would. An entry that is permanent
+    /// would not be so any more (`NTF_USE`, Linux 5.16 and later). So one that is not known must not be there.
+    pub fn probe(&self, (ifindex, address): NeighbourKey, probe: Probe) -> io::Result<()> {
+        let flags = match probe {
+            Probe::Resolve => NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL,
+            Probe::Check => NLM_F_REQUEST,
+        };
         let mut payload = vec![AF_INET6, 0, 0, 0];
         payload.extend(ifindex.to_ne_bytes());
         payload.extend([0, 0, libc::NTF_USE, 0]);
         attribute(&mut payload, libc::NDA_DST, &address.octets());
         // Nobody waits for an answer: an error comes without a sequence number of a dump.
-        self.send(libc::RTM_NEWNEIGH, NLM_F_REQUEST | NLM_F_CREATE, 0, &payload)
+        self.send(libc::RTM_NEWNEIGH, flags, 0, &payload)
     }
 
     /// Gets an answer going that came to a halt: when it does not fit the queue, the kernel goes on with it only after a

@@ -314,8 +314,8 @@ impl Worker {
             }
             Err(error) => self.abandon(in_one_line(&error)),
         }
-        for key in changes.groups.probes {
-            if let Err(error) = self.reader.probe(key) {
+        for (key, probe) in changes.groups.probes {
+            if let Err(error) = self.reader.probe(key, probe) {
                 tracing::debug!("{} on interface {}: {error}", key.1, key.0);
             }
         }

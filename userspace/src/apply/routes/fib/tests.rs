@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::apply::routes::event::{Link, Neighbour, Object};
+use crate::apply::routes::hops::Probe;
 use dataplane_ebpf::abi::{Mac, NextHopGroup, next_hop_flags};
 use proptest::prelude::*;
 use std::net::Ipv6Addr;
@@ -231,7 +232,8 @@ fn a_next_hop_that_moves_fails_or_is_unknown_is_the_kernels_at_once() {
     mirror.goes_to("2001:db8::1", &[]);
     mirror.apply(Event::Neighbour(key, neighbour(1)));
     mirror.goes_to("2001:db8::1", &[(1, 1)]);
-    assert_eq!(mirror.apply(Event::NeighbourGone(key)).groups.probes, BTreeSet::from([key]));
+    let probes = mirror.apply(Event::NeighbourGone(key)).groups.probes;
+    assert_eq!(probes, BTreeMap::from([(key, Probe::Resolve)]));
     mirror.goes_to("2001:db8::1", &[]);
     mirror.apply(Event::Neighbour(key, neighbour(1)));
     mirror.apply(Event::Link(1, Link { carrier: false, ..link(true) }));
@@ -245,18 +247,28 @@ fn the_kernel_is_asked_to_look_after_next_hops_in_use() {
     let mut mirror = started(&world());
     let key = (1, address(A));
     let stale = |mac| Event::Neighbour(key, Neighbour { stale: true, ..neighbour(mac) });
-    assert_eq!(mirror.apply(stale(1)).groups.probes, BTreeSet::new(), "nobody uses it");
+    assert_eq!(mirror.apply(stale(1)).groups.probes, BTreeMap::new(), "nobody uses it");
     let probes = mirror.apply(new(id("::/0", 1024), via(&[hop(1, A)]))).groups.probes;
-    assert_eq!(probes, BTreeSet::from([key]));
+    assert_eq!(probes, BTreeMap::from([(key, Probe::Check)]));
     mirror.goes_to("2001:db8::1", &[(1, 1)]);
     mirror.apply(Event::Neighbour(key, neighbour(1)));
-    assert_eq!(mirror.apply(stale(1)).groups.probes, BTreeSet::from([key]));
+    assert_eq!(mirror.apply(stale(1)).groups.probes, BTreeMap::from([(key, Probe::Check)]));
     // Unknown to the kernel, and behind an interface that is down.
     mirror.apply(Event::Link(2, link(false)));
     let unknown = (2, address("fe80::c"));
     let probes = mirror.apply(new(id("2001:db8::/32", 1), via(&[hop(2, "fe80::c")]))).groups.probes;
-    assert_eq!(probes, BTreeSet::new());
-    assert_eq!(mirror.apply(Event::Link(2, link(true))).groups.probes, BTreeSet::from([unknown]));
+    assert_eq!(probes, BTreeMap::new());
+    let probes = mirror.apply(Event::Link(2, link(true))).groups.probes;
+    assert_eq!(probes, BTreeMap::from([(unknown, Probe::Resolve)]));
+}
+
+#[test]
+fn the_kernel_is_not_asked_for_what_it_has_told_meanwhile() {
+    let mut mirror = started(&world());
+    mirror.apply(new(id("::/0", 1024), via(&[hop(1, A)])));
+    let key = (1, address(A));
+    mirror.fib.apply(Event::NeighbourGone(key));
+    assert_eq!(mirror.apply(Event::Neighbour(key, neighbour(1))).groups.probes, BTreeMap::new());
 }
 
 #[test]
