@@ -2,7 +2,7 @@
 
 use super::rig::{Host, deletions, hosts, node, nodes, peer};
 use anyhow::{Result, ensure};
-use serval::apply::bird::{Applied, BirdState, PeerStatus, Retired};
+use serval::apply::bird::{Applied, BirdState, BirdStatus, PeerStatus, Retired};
 use serval_tests::require_rig;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -61,9 +61,19 @@ fn a_password_is_agreed_upon_or_there_is_no_session() -> Result<()> {
     ensure!(n2.bring(config, &nodes(2))? == Applied::Loaded);
     let established = |status: &_| peer(status, "n2").is_some_and(|peer| peer.is_established());
     n1.wait("the end of the session", |status| !established(status))?;
+    // To BIRD it is a neighbour that does not answer. Who is called counts what it drops; who calls cannot know.
+    let says = |status: &BirdStatus, name: &str, words: &str| {
+        let reason = peer(status, name).and_then(|peer| peer.reason.clone());
+        reason.is_some_and(|reason| reason.contains(words))
+    };
+    n1.wait("why, at the host that is called", |status| {
+        says(status, "n2", "signed with another TCP MD5 password")
+    })?;
+    n2.wait("why, at the host that calls", |status| says(status, "n1", "another TCP MD5 password"))?;
     // Nobody says so: it is found at the next look.
     secret(&n1, "another\n", 0o600)?;
     n1.wait_peers(&["n2"])?;
+    ensure!(!says(&n1.status()?, "n2", "password"), "{:?}", n1.status()?);
 
     // It is in no status, and the file that it is in is BIRD's alone.
     let status = format!("{:?}", n1.status()?);

@@ -166,18 +166,24 @@ impl Connection {
         Ok(Daemon::of(&self.ask("show status").await?))
     }
 
-    /// Whether BIRD gives a route to `destination` to `protocol`.
-    pub async fn is_exported(&mut self, protocol: &str, destination: Ipv6Net) -> Result<bool, ControlError> {
-        match self.ask(&format!("show route {destination} export {protocol}")).await {
+    /// Has BIRD read again what `protocol` gives it: of a kernel protocol, the whole table, after which it also puts right
+    /// what it finds there of its own.
+    pub async fn reload(&mut self, protocol: &str) -> Result<(), ControlError> {
+        self.ask(&format!("reload in \"{protocol}\"")).await.map(drop)
+    }
+
+    /// Whether BIRD has a route to `destination` among those of a `selection`, in its words.
+    pub async fn has_route(&mut self, selection: &str, destination: Ipv6Net) -> Result<bool, ControlError> {
+        match self.ask(&format!("show route {destination} {selection}")).await {
             Err(ControlError::Refused { code: NO_ROUTE, .. }) => Ok(false),
             other => Ok(other?.rows.iter().any(|row| leads_to(&row.text) == Some(destination))),
         }
     }
 
-    /// Where the routes lead that BIRD gives to `protocol`. Of a hundred thousand, only this much is kept.
-    pub async fn exported(&mut self, protocol: &str) -> Result<BTreeSet<Ipv6Net>, ControlError> {
+    /// Where the routes of a `selection` lead. Of a hundred thousand, only this much is kept.
+    pub async fn routes(&mut self, selection: &str) -> Result<BTreeSet<Ipv6Net>, ControlError> {
         let mut destinations = BTreeSet::new();
-        self.read(&format!("show route export {protocol}"), |reply| {
+        self.read(&format!("show route {selection}"), |reply| {
             destinations.extend(reply.rows.last().and_then(|row| leads_to(&row.text)));
             // The last row is needed to understand the next.
             reply.rows.drain(..reply.rows.len().saturating_sub(1));
@@ -326,10 +332,10 @@ mod tests {
         );
         let mut connection = Connection::open(&socket).await.unwrap();
         let [host, net] = ["2001:db8::1/128", "2001:db8::/32"].map(|text| text.parse().unwrap());
-        assert_eq!(connection.exported("k").await.unwrap(), BTreeSet::from([host, net]));
-        assert!(connection.is_exported("k", host).await.unwrap());
-        assert!(!connection.is_exported("k", host).await.unwrap());
-        assert!(!connection.is_exported("k", host).await.unwrap());
+        assert_eq!(connection.routes("export k").await.unwrap(), BTreeSet::from([host, net]));
+        assert!(connection.has_route("export k", host).await.unwrap());
+        assert!(!connection.has_route("export k", host).await.unwrap());
+        assert!(!connection.has_route("export k", host).await.unwrap());
     }
 
     #[tokio::test]

@@ -1,5 +1,7 @@
-//! BIRD's routes in the kernel's main table: reads them, and takes them away when no BIRD is left to do so. rtnetlink.
+//! Routes in the kernel's main table that BIRD has put there or learns from there: reads them, and takes BIRD's away when no
+//! BIRD is left to do so. rtnetlink.
 
+use super::difference::Side;
 use futures_util::StreamExt;
 use ipnet::Ipv6Net;
 use rtnetlink::Handle;
@@ -26,14 +28,14 @@ impl Fib {
         Ok(Self { handle })
     }
 
-    /// Where BIRD's routes lead. A table that changes meanwhile is read as well as that goes.
-    pub async fn destinations(&self) -> io::Result<BTreeSet<Ipv6Net>> {
-        Ok(self.routes().await?.iter().filter_map(destination).collect())
+    /// Where the routes of a side lead. A table that changes meanwhile is read as well as that goes.
+    pub async fn destinations(&self, side: Side) -> io::Result<BTreeSet<Ipv6Net>> {
+        Ok(self.routes(side.mark()).await?.iter().filter_map(destination).collect())
     }
 
     /// Takes all of BIRD's routes away; how many there were.
     pub async fn sweep(&self) -> io::Result<usize> {
-        let routes = self.routes().await?;
+        let routes = self.routes(RouteProtocol::Bird).await?;
         let mut swept = 0;
         for route in routes {
             match self.handle.route().del(route).execute().await {
@@ -49,10 +51,10 @@ impl Fib {
         Ok(swept)
     }
 
-    async fn routes(&self) -> io::Result<Vec<RouteMessage>> {
+    async fn routes(&self, mark: RouteProtocol) -> io::Result<Vec<RouteMessage>> {
         let mut wanted = RouteMessage::default();
         wanted.header.address_family = AddressFamily::Inet6;
-        wanted.header.protocol = RouteProtocol::Bird;
+        wanted.header.protocol = mark;
         wanted.attributes.push(RouteAttribute::Table(RouteHeader::RT_TABLE_MAIN.into()));
         let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetRoute(wanted));
         request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
@@ -63,8 +65,7 @@ impl Fib {
             match answer.payload {
                 // A kernel that does not filter sends everything.
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route))
-                    if route.header.protocol == RouteProtocol::Bird
-                        && route.header.table == RouteHeader::RT_TABLE_MAIN =>
+                    if route.header.protocol == mark && route.header.table == RouteHeader::RT_TABLE_MAIN =>
                 {
                     routes.push(route);
                 }
@@ -73,7 +74,7 @@ impl Fib {
             }
         }
         if interrupted {
-            tracing::debug!("the table changed while BIRD's routes were read");
+            tracing::debug!("the table changed while routes of {mark:?} were read");
         }
         Ok(routes)
     }

@@ -10,12 +10,14 @@
 //! protocol, and the text that was loaded as that revision: so it also shows when somebody else has reconfigured it, and
 //! a restart of ours reconfigures nothing.
 //!
-//! Whether its routes are in the kernel, and no others under its name, is watched ([`drift`]).
+//! Whether its routes are in the kernel, and no others under its name, and whether it has learnt of the VMs here, is watched
+//! ([`drift`]).
 //!
 //! A BIRD that dies is started again, at once the first time, with graceful restart recovery: its routes stay in the
 //! kernel (`persist`), and neighbours keep ours.
 
 mod control;
+mod difference;
 mod drift;
 mod error;
 mod fib;
@@ -29,6 +31,7 @@ mod rehearse;
 mod reply;
 mod report;
 mod retire;
+mod signatures;
 mod status;
 mod supervisor;
 mod table;
@@ -124,11 +127,13 @@ impl Bird {
         let (requests, incoming) = mpsc::channel(8);
         let (publish, report) = watch::channel(Report::default());
         let watch = Watch::new(socket.clone(), publish.clone());
+        let signatures = signatures::watch(publish.clone());
         let supervisor = Supervisor::new(settings, publish);
         tokio::spawn(async move {
             tokio::select! {
                 () = supervisor.run(incoming) => {}
                 () = watch.run() => {}
+                () = signatures => {}
             }
         });
         Self { socket, requests, report }

@@ -1,11 +1,12 @@
-//! Hears when BIRD's routes in the kernel change, whoever changes them. A socket filter keeps all others' away from us, and
+//! Hears when routes in the kernel change that BIRD puts there or learns from there, whoever changes them. A socket filter keeps all others' away from us, and
 //! a short queue keeps cheap what comes by the hundred thousand: that something was lost is news enough then.
 
+use super::difference::Side;
 use super::fib::destination;
 use ipnet::Ipv6Net;
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::route::{RouteHeader, RouteProtocol};
+use rtnetlink::packet_route::route::{RouteHeader, RouteMessage};
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rtnetlink::sys::{Socket, SocketAddr};
 use socket2::{SockFilter, SockRef};
@@ -36,8 +37,8 @@ pub(super) struct News {
 /// What has changed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Heard {
-    /// These destinations: whether BIRD's route to each is there after the last change.
-    Few(BTreeMap<Ipv6Net, bool>),
+    /// These destinations: whether the route of that side to each is there after the last change.
+    Few(BTreeMap<(Side, Ipv6Net), bool>),
     /// More than one would look at one by one, or nobody knows what.
     Many,
 }
@@ -48,7 +49,8 @@ impl News {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         let options = SockRef::from(&socket);
         options.set_recv_buffer_size(QUEUE)?;
-        options.attach_filter(&filter(RouteHeader::RT_TABLE_MAIN, RouteProtocol::Bird.into()))?;
+        options
+            .attach_filter(&filter(RouteHeader::RT_TABLE_MAIN, Side::ALL.map(|side| side.mark().into())))?;
         socket.bind(&SocketAddr::new(0, 0))?;
         socket.add_membership(libc::RTNLGRP_IPV6_ROUTE)?;
         socket.set_non_blocking(true)?;
@@ -73,8 +75,8 @@ impl News {
             match self.socket.try_io(Interest::READABLE, |socket| socket.recv(&mut datagram, 0)) {
                 Ok(_) if many => {}
                 Ok(_) => match change(&datagram) {
-                    Some((destination, there)) => {
-                        few.insert(destination, there);
+                    Some((at, there)) => {
+                        few.insert(at, there);
                         many = few.len() > MANY;
                     }
                     None => many = true,
@@ -89,30 +91,30 @@ impl News {
     }
 }
 
-/// Lets through what is in `table` and of `protocol`: classic BPF (bpf(4)).
-fn filter(table: u8, protocol: u8) -> [SockFilter; 6] {
+/// Lets through what is in `table` and of one of `protocols`: classic BPF (bpf(4)).
+fn filter(table: u8, [one, other]: [u8; 2]) -> [SockFilter; 7] {
     const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
     const JUMP_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
     [
         SockFilter::new(LOAD_BYTE, 0, 0, TABLE_AT),
-        SockFilter::new(JUMP_EQUAL, 0, 3, table.into()),
+        SockFilter::new(JUMP_EQUAL, 0, 4, table.into()),
         SockFilter::new(LOAD_BYTE, 0, 0, PROTOCOL_AT),
-        SockFilter::new(JUMP_EQUAL, 0, 1, protocol.into()),
+        SockFilter::new(JUMP_EQUAL, 1, 0, one.into()),
+        SockFilter::new(JUMP_EQUAL, 0, 1, other.into()),
         SockFilter::new(RETURN, 0, 0, u32::MAX),
         SockFilter::new(RETURN, 0, 0, 0),
     ]
 }
 
 /// Whose route has come or gone.
-fn change(datagram: &[u8]) -> Option<(Ipv6Net, bool)> {
+fn change(datagram: &[u8]) -> Option<((Side, Ipv6Net), bool)> {
     let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(datagram).ok()?;
+    let of = |route: &RouteMessage| Some((Side::marked(route.header.protocol)?, destination(route)?));
     match message.payload {
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) => {
-            destination(&route).map(|destination| (destination, true))
-        }
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) => of(&route).map(|at| (at, true)),
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelRoute(route)) => {
-            destination(&route).map(|destination| (destination, false))
+            of(&route).map(|at| (at, false))
         }
         _ => None,
     }

@@ -2,7 +2,8 @@
 
 use super::Seen;
 use super::control::ControlError;
-use super::drift::Drift;
+use super::difference::{Difference, Drift};
+use super::signatures::Signatures;
 use super::status::{BirdState, BirdStatus, KernelStatus, PeerStatus};
 use crate::cause::in_one_line;
 use crate::plan::bird::{BirdPlan, SERVAL_KERNEL};
@@ -16,6 +17,7 @@ pub(super) struct Report {
     pub plan: Option<Box<BirdPlan>>,
     pub restarts: u64,
     pub drift: Drift,
+    pub signatures: Signatures,
 }
 
 /// Why BIRD could not be brought to the plan.
@@ -36,6 +38,7 @@ const BUSY: Duration = Duration::from_secs(120);
 impl Report {
     /// Joins what is known with what BIRD says.
     pub fn status(&self, seen: Result<Seen, ControlError>) -> BirdStatus {
+        let now = Instant::now();
         let state = match &seen {
             Ok(seen) if seen.daemon.recovering => BirdState::Recovering,
             Ok(_) => BirdState::Up,
@@ -49,7 +52,7 @@ impl Report {
         };
         BirdStatus {
             state,
-            reason: self.fault(Instant::now()).or(unseen),
+            reason: self.fault(now).or(unseen),
             problems: self.problems.clone(),
             version: seen.as_ref().map(|seen| seen.version.clone()),
             router_id: seen.as_ref().and_then(|seen| seen.daemon.router_id.clone()),
@@ -57,19 +60,23 @@ impl Report {
             restarts: self.restarts,
             kernel: seen.as_ref().and_then(|seen| self.kernel(seen)),
             unannounced: Vec::new(),
-            peers: self.peers(seen.as_ref()),
+            peers: self.peers(seen.as_ref(), now),
         }
     }
 
     fn kernel(&self, seen: &Seen) -> Option<KernelStatus> {
         let kernel = seen.protocols.iter().find(|protocol| protocol.name == SERVAL_KERNEL)?;
-        let (mut missing, mut stray) = self.drift.listed();
-        missing.truncate(LISTED);
-        stray.truncate(LISTED);
+        let first = |kind| {
+            let mut all = self.drift.of(kind);
+            all.truncate(LISTED);
+            all
+        };
         Some(KernelStatus {
             exported: kernel.exported,
-            missing,
-            stray,
+            missing: first(Difference::Missing),
+            stray: first(Difference::Stray),
+            unlearnt: first(Difference::Unlearnt),
+            stale: first(Difference::Stale),
             differing: self.drift.differences.len() as u64,
             drift: self.drift.found,
         })
@@ -88,16 +95,22 @@ impl Report {
     }
 
     /// The sessions of the plan, and those that BIRD has besides.
-    fn peers(&self, seen: Option<&Seen>) -> Vec<PeerStatus> {
+    fn peers(&self, seen: Option<&Seen>, now: Instant) -> Vec<PeerStatus> {
         let protocols = seen.map(|seen| seen.protocols.as_slice()).unwrap_or_default();
         let sessions = self.plan.as_ref().map(|plan| plan.sessions.as_slice()).unwrap_or_default();
         let planned = sessions.iter().map(|session| {
             let protocol = protocols.iter().find(|protocol| protocol.name == session.protocol);
+            let peer = protocol.map_or_else(PeerStatus::absent, PeerStatus::of);
+            let suspicion = protocol.filter(|_| !peer.is_established()).and_then(|_| {
+                self.signatures.suspicion(session.password.is_some(), peer.is_unanswered(), now)
+            });
+            let reasons = peer.reason.as_deref().into_iter().chain(suspicion).collect::<Vec<_>>();
             PeerStatus {
                 name: session.name.clone(),
                 address: Some(session.neighbour),
                 as_number: Some(session.remote_as.get()),
-                ..protocol.map_or_else(PeerStatus::absent, PeerStatus::of)
+                reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
+                ..peer
             }
         });
         let others = protocols.iter().filter(|protocol| {
@@ -170,6 +183,38 @@ mod tests {
             ]
         );
         assert_eq!((status.state, status.complaints()), (BirdState::Up, Vec::new()));
+    }
+
+    #[test]
+    fn of_many_differences_the_first_are_told_and_all_are_counted() {
+        let net = |n: u16| format!("2001:db8::{n:x}/128").parse().unwrap();
+        let mut report = report();
+        report.drift.differences = (0..20).map(|n| (Difference::Missing, net(n))).collect();
+        report.drift.differences.insert((Difference::Unlearnt, net(99)));
+        let kernel = Protocol { name: SERVAL_KERNEL.to_owned(), ..Protocol::default() };
+        let told = report.status(seen(vec![kernel], false)).kernel.unwrap();
+        assert_eq!((told.missing.len(), told.unlearnt, told.differing), (LISTED, vec![net(99)], 21));
+    }
+
+    #[test]
+    fn a_session_with_a_wrong_password_says_what_it_may_be() {
+        let text = b"[bird]\npeers = [{ name = 'a', address = 'fd00::1', password_file = '/p' }, { name = 'b', address = 'fd00::2' }]";
+        let config = Config::parse(Path::new("f"), text).unwrap().bird.unwrap();
+        let plan = plan(&config, Host { node: "n", tap_prefix: "tap" }, &Resources::default());
+        let report = Report { plan: Some(Box::new(plan)), ..Report::default() };
+        let reasons = |a, b| {
+            let protocols = vec![protocol("peer_a", a, Some("an old one")), protocol("peer_b", b, None)];
+            report
+                .status(seen(protocols, false))
+                .peers
+                .into_iter()
+                .map(|peer| peer.reason)
+                .collect::<Vec<_>>()
+        };
+        let told = reasons("Connect", "Connect");
+        assert!(told[0].as_ref().is_some_and(|told| told.starts_with("an old one; no answer")), "{told:?}");
+        assert_eq!(told[1], None);
+        assert_eq!(reasons("Established", "Established"), [None, None]);
     }
 
     #[test]

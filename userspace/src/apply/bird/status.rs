@@ -1,5 +1,6 @@
 //! What is told of BIRD: a part of `serval status --json`. Fields may be added, not renamed.
 
+use super::difference::told;
 use super::table::Protocol;
 use ipnet::Ipv6Net;
 use serde::{Deserialize, Serialize};
@@ -7,6 +8,9 @@ use std::net::Ipv6Addr;
 
 /// State of a session that exchanges routes.
 const ESTABLISHED: &str = "established";
+
+/// State of a session that has called its neighbour and has had no answer.
+const CONNECT: &str = "connect";
 
 /// BIRD on this host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +33,7 @@ pub struct BirdStatus {
     pub since: Option<String>,
     /// How often it had to be started again since the daemon's start.
     pub restarts: u64,
-    /// Its routes in the kernel; absent when it does not answer.
+    /// Its routes in the kernel, and the kernel's in it; absent when it does not answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel: Option<KernelStatus>,
     /// Addresses of VMs of this host that are announced to nobody, because they lie outside `bird.networks`.
@@ -39,7 +43,7 @@ pub struct BirdStatus {
     pub peers: Vec<PeerStatus>,
 }
 
-/// BIRD's routes in the kernel.
+/// Routes between BIRD and the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelStatus {
     /// How many it wants there.
@@ -48,9 +52,15 @@ pub struct KernelStatus {
     pub missing: Vec<Ipv6Net>,
     /// Routes there under its name that it does not know; of many, the first.
     pub stray: Vec<Ipv6Net>,
-    /// How many are missing or stray.
+    /// VMs of this host that it has not learnt of, so nobody else has; of many, the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unlearnt: Vec<Ipv6Net>,
+    /// What it has learnt as a VM of this host and is none any more; of many, the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stale: Vec<Ipv6Net>,
+    /// How many there are of all these.
     pub differing: u64,
-    /// How many have been since the daemon's start. BIRD puts them right by itself, within seconds.
+    /// How many there have been since the daemon's start. BIRD is asked at once to put them right.
     pub drift: u64,
 }
 
@@ -90,7 +100,7 @@ pub struct PeerStatus {
     /// Of those accepted from it, the ones that are the best of their destinations.
     #[serde(default)]
     pub preferred: u64,
-    /// Its last error, while it is not established.
+    /// Its last error and what else may be wrong, while it is not established.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -105,11 +115,9 @@ impl BirdStatus {
         }
         if let Some(kernel) = self.kernel.as_ref().filter(|kernel| kernel.differing > 0) {
             complaints.push(format!(
-                "BIRD: {} of its routes and the kernel's differ; missing: {}; stray: {}; it puts that right within {} s",
+                "BIRD: {} of its routes and the kernel's differ: {}; it has been asked to put that right",
                 kernel.differing,
-                listed(&kernel.missing),
-                listed(&kernel.stray),
-                crate::plan::bird::SCAN,
+                told([&kernel.missing, &kernel.stray, &kernel.unlearnt, &kernel.stale]),
             ));
         }
         complaints.extend(self.problems.iter().map(|problem| format!("BIRD: {problem}")));
@@ -121,6 +129,11 @@ impl PeerStatus {
     /// Whether routes are exchanged.
     pub fn is_established(&self) -> bool {
         self.state == ESTABLISHED
+    }
+
+    /// Whether the neighbour has been called and has not answered.
+    pub(super) fn is_unanswered(&self) -> bool {
+        self.state == CONNECT
     }
 
     /// A session that BIRD does not have.
@@ -161,7 +174,6 @@ pub(super) fn listed(destinations: &[Ipv6Net]) -> String {
     const SHOWN: usize = 5;
     let shown: Vec<String> = destinations.iter().take(SHOWN).map(ToString::to_string).collect();
     match destinations.len().checked_sub(SHOWN) {
-        _ if shown.is_empty() => "none".to_owned(),
         None | Some(0) => shown.join(", "),
         Some(_) => format!("{} and more", shown.join(", ")),
     }

@@ -22,7 +22,7 @@ mod tests;
 
 pub use names::SESSION_PREFIXES;
 pub use password::Password;
-pub use render::{AGGREGATES, Dialect, Inputs, REVISION_MARK, SCAN, SERVAL_DEVICE, SERVAL_KERNEL, render};
+pub use render::{AGGREGATES, Dialect, Inputs, REVISION_MARK, SERVAL_DEVICE, SERVAL_KERNEL, render};
 
 use super::Conflict;
 use crate::config::{AggregateConfig, Bfd, BfdConfig, BirdConfig};

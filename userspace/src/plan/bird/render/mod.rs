@@ -57,7 +57,7 @@ pub const AGGREGATES: &str = "serval_aggregates";
 pub const REVISION_MARK: &str = "serval revision ";
 
 /// How often BIRD looks at everything, in seconds. It hears of changes as they happen; this finds what it missed.
-pub const SCAN: u16 = 20;
+const SCAN: u16 = 20;
 
 /// Room for the kernel's news in bytes, which is used when there are many at once. What does not fit is only found by the
 /// next scan: also that a VM has come.
