@@ -128,6 +128,13 @@ impl Account {
         );
         Ok(())
     }
+
+    /// An error unless the last `count` datagrams arrived: what was lost was lost before.
+    pub fn ends_whole(&self, count: u64) -> Result<()> {
+        let whole = self.missing.last().map_or(self.sent, |lost| self.sent - 1 - lost.end());
+        ensure!(self.sent >= count && whole >= count, "it still lost datagrams at its end: {self}");
+        Ok(())
+    }
 }
 
 impl fmt::Display for Account {

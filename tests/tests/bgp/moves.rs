@@ -85,6 +85,8 @@ fn moves(scene: &mut Scene, first: First, from: u8, to: u8) -> Result<()> {
         let lost = account.sent - account.received;
         println!("{first:?} first, from VM {sender}: {account}: {lost} lost are as many ms");
         ensure!(account.duplicates == 0, "{account}");
+        // Once all have found it, and while the old document goes, nothing is lost any more.
+        account.ends_whole(STEP / 2)?;
     }
     let before = scene.fabric.host(to).endpoint(&name(1))?;
     scene.echoes(&scene.guest(1).namespace, address(3))?;
