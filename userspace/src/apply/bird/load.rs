@@ -81,3 +81,46 @@ fn refused(error: ControlError) -> BirdError {
         other => other.into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    use tokio::net::UnixListener;
+    use tokio::task::JoinHandle;
+
+    /// A BIRD that takes a configuration, and then answers nobody who comes anew. Gives what it was told.
+    fn that_cannot_be_reached_again(socket: PathBuf) -> JoinHandle<Vec<String>> {
+        let listener = UnixListener::bind(socket).unwrap();
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            drop(listener);
+            let mut stream = BufReader::new(stream);
+            stream.write_all(b"0001 BIRD 2.0.12 ready.\n").await.unwrap();
+            let mut told = Vec::new();
+            let mut line = String::new();
+            while stream.read_line(&mut line).await.unwrap() > 0 {
+                let reply =
+                    if line.contains("check") { "0020 Configuration OK\n" } else { "0003 Reconfigured\n" };
+                stream.write_all(reply.as_bytes()).await.unwrap();
+                told.push(std::mem::take(&mut line).trim().to_owned());
+            }
+            told
+        })
+    }
+
+    #[tokio::test]
+    async fn what_cuts_bird_off_is_left_to_its_undo_timer() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = Files::of(directory.path());
+        files.propose("the text", None).unwrap();
+        let bird = that_cannot_be_reached_again(files.socket());
+        let outcome = load(&files.socket(), &files, "0123").await;
+        assert!(matches!(outcome, Err(BirdError::Control(_))), "{outcome:?}");
+        let file = files.candidate().display().to_string();
+        let wanted = [format!("configure check \"{file}\""), format!("configure \"{file}\" timeout 30")];
+        assert_eq!(bird.await.unwrap(), wanted, "nothing is confirmed");
+        assert_eq!(files.taken().unwrap(), None, "nor taken for what it runs");
+    }
+}
