@@ -48,6 +48,12 @@ impl Random {
             ),
             1 => format!("route {verb} {prefix} dev {} metric {own}", self.of(&UPLINKS)),
             2 => format!("route {verb} {prefix} via fe80::1 dev up0 from 2001:db8:f::/48 metric {metric}"),
+            13 => {
+                let to =
+                    self.of(&["encap seg6 mode encap segs fc00::5", "encap seg6 mode inline segs fc00::5"]);
+                let (hop, uplink) = (1 + self.below(4), self.of(&UPLINKS));
+                format!("route {verb} {prefix} {to} via fe80::{hop} dev {uplink} metric {own}")
+            }
             3 => format!("route add local 2001:db8:1::{} dev lo table local", self.of(&["/64", "1"])),
             4 | 5 => format!("route del local 2001:db8:1::{} dev lo table local", self.of(&["/64", "1"])),
             6 => format!("neigh del fe80::{} dev {}", 1 + self.below(4), self.of(&UPLINKS)),

@@ -101,6 +101,9 @@ fn a_vm_that_moves_is_found_whichever_document_changes_first() -> Result<()> {
     let mut scene = mesh()?;
     // It stays where the other one was.
     let neighbour = running(scene.fabric.host(1), 4, Offloads::NONE)?;
+    for other in [2, 3] {
+        scene.fabric.host(other).wait_route(address(4))?;
+    }
     let echoes = |scene: &Scene| {
         let others = [&scene.guest(2).namespace, &scene.guest(3).namespace, &neighbour.namespace];
         others.iter().try_for_each(|other| scene.echoes(other, address(1)))
