@@ -1,6 +1,7 @@
 //! Waiting for state that announces itself by no event.
 
 use anyhow::{Result, bail};
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,15 @@ pub fn eventually<T>(what: &str, limit: Duration, probe: impl FnMut() -> Result<
     every(PERIOD, what, limit, probe)
 }
 
+/// How many times longer than usual everything may take here: `SERVAL_PATIENCE`, which is set where QEMU emulates the processor.
+fn patience() -> u32 {
+    static PATIENCE: OnceLock<u32> = OnceLock::new();
+    *PATIENCE.get_or_init(|| {
+        let set = std::env::var("SERVAL_PATIENCE").ok();
+        set.map_or(1, |factor| factor.parse().expect("SERVAL_PATIENCE is a number"))
+    })
+}
+
 /// As [`eventually`], for what takes seconds and costs a process to look at: asks once in `period`.
 pub fn every<T>(
     period: Duration,
@@ -19,6 +29,7 @@ pub fn every<T>(
     limit: Duration,
     mut probe: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
+    let limit = limit * patience();
     let start = Instant::now();
     loop {
         if let Some(answer) = probe()? {

@@ -5,7 +5,8 @@ use serval_tests::cloud::{DNS_SERVER, address, endpoint, mac, name, plugged, run
 use serval_tests::guest::{self, KernelGuest};
 use serval_tests::host::Host;
 use serval_tests::process::Running;
-use serval_tests::qemu::Vm;
+use serval_tests::program::object;
+use serval_tests::qemu::{Vm, older};
 use serval_tests::tap::Offloads;
 use serval_tests::{require_rig, traffic};
 use std::time::{Duration, Instant};
@@ -229,5 +230,21 @@ fn real_vm_gets_route_and_address() -> Result<()> {
     println!("{}", status.0);
     ensure!(status.counter("forwarded_xdp")? + status.counter("forwarded_tc")? > 0, "{status:?}");
     ensure!(status.dropped() == 0, "{status:?}");
+    Ok(())
+}
+
+/// With clsact, as that kernel has no tcx.
+#[test]
+fn the_daemon_serves_guests_on_debians_kernel() -> Result<()> {
+    require_rig!();
+    let Some(object) = object() else {
+        eprintln!("skipped: no BPF object; `cargo xtask test` builds it");
+        return Ok(());
+    };
+    let start = Instant::now();
+    let serval = serval_tests::host::program()?;
+    let tests = ["gateway_answers_neighbour_solicitations_in_bpf"];
+    let kernel = older::passes(&tests, &object, Some(&serval), &["ip", "ndisc6", "ping"])?;
+    println!("the daemon on {kernel}: {:.0} s", start.elapsed().as_secs_f64());
     Ok(())
 }

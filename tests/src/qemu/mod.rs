@@ -1,7 +1,9 @@
 //! A real VM: QEMU without hardware help, Debian's cloud kernel, and an initramfs of our own that asks for router and
 //! address as any guest does and runs commands that come by a serial line.
 
+mod archive;
 mod initramfs;
+pub mod older;
 
 use crate::frame::{GATEWAY_MAC, Mac, mac_text};
 use crate::leftovers;
@@ -13,7 +15,7 @@ use std::fs;
 use std::io::Write;
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -50,21 +52,8 @@ impl Vm {
         let console = directory.path().join("console");
 
         let mut command = host.command(crate::qemu());
-        command.args([
-            "-accel",
-            "tcg",
-            "-cpu",
-            "max",
-            "-m",
-            "256",
-            "-no-reboot",
-            "-nodefaults",
-            "-display",
-            "none",
-        ]);
-        command.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(&initramfs);
-        command.args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off"]);
-        command.args(["-serial", &format!("file:{}", console.display()), "-serial", "stdio"]);
+        command.args(["-m", "256"]);
+        kernel.boot(&mut command, &initramfs, &console);
         command.args(["-netdev", &format!("tap,id=net,ifname={tap},script=no,downscript=no,vhost=off")]);
         command.args(["-device", &format!("virtio-net-pci,netdev=net,romfile=,mac={}", mac_text(mac))]);
         command.stdin(Stdio::piped());
@@ -152,6 +141,14 @@ impl GuestKernel {
         let image = only_entry(&root.join("boot"), "vmlinuz-").with_context(missing)?;
         let modules = only_entry(&root.join("lib/modules"), "").with_context(missing)?;
         Ok(Self { image, modules })
+    }
+
+    /// The arguments of a QEMU that boots it, with a file for what it prints and a serial line on standard input and output.
+    fn boot(&self, qemu: &mut Command, initramfs: &Path, console: &Path) {
+        qemu.args(["-accel", "tcg", "-cpu", "max", "-no-reboot", "-nodefaults", "-display", "none"]);
+        qemu.arg("-kernel").arg(&self.image).arg("-initrd").arg(initramfs);
+        qemu.args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off"]);
+        qemu.args(["-serial", &format!("file:{}", console.display()), "-serial", "stdio"]);
     }
 }
 

@@ -6,6 +6,7 @@ mod any_frame;
 mod events;
 mod limits;
 mod next_hops;
+mod older;
 mod policy;
 mod runs;
 mod table;
