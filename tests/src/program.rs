@@ -1,6 +1,9 @@
 //! The loaded BPF programs, run on single frames by BPF_PROG_TEST_RUN: no interface is attached, no packet is sent.
 
 mod policy;
+mod size;
+
+pub use size::Size;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::xdp::DevMapHash;
@@ -137,17 +140,6 @@ impl Programs {
             program.load().unwrap_or_else(|error| panic!("the verifier takes {name}: {error:?}"));
         }
         Self { ebpf }
-    }
-
-    /// Instructions that the verifier went through, by program.
-    pub fn verified_instructions(&self) -> BTreeMap<String, u32> {
-        self.ebpf
-            .programs()
-            .map(|(name, program)| {
-                let info = program.info().expect("a loaded program has info");
-                (name.to_owned(), info.verified_instruction_count().expect("kernel 5.16 or newer"))
-            })
-            .collect()
     }
 
     /// Writes `tables` into the maps; `devices` must be interfaces of this namespace.

@@ -8,6 +8,7 @@ mod limits;
 mod next_hops;
 mod older;
 mod policy;
+mod recorded;
 mod runs;
 mod table;
 mod worlds;
