@@ -9,6 +9,7 @@ mod lint;
 mod load;
 mod run;
 mod setup;
+mod space;
 mod test;
 mod toolchain;
 mod workspace;

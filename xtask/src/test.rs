@@ -2,6 +2,7 @@
 
 use crate::build::{self, cargo};
 use crate::setup::setup;
+use crate::space;
 use crate::workspace::is_root;
 use anyhow::{Result, bail};
 use std::time::Instant;
@@ -19,6 +20,7 @@ pub struct Arguments {
 pub fn test(arguments: &Arguments) -> Result<()> {
     let whole = is_root();
     let run = if whole {
+        space::require()?;
         setup()?;
         build::build()?.tell(cargo("test"))
     } else {
