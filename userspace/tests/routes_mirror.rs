@@ -282,6 +282,7 @@ fn policy_rules_leave_all_routes_to_the_kernel() {
 fn more_routes_than_fit_are_the_kernels() {
     in_namespace("routes-limit", |rig| {
         make_uplinks();
+        run("ip", &["address", "add", "2001:db8:f::1/128", "dev", "lo"]);
         let mirrored = Mirrored::start(rig, &settings(100));
         let maps = Maps::open(rig);
         ip_all(&many(150, "up0"));
@@ -290,6 +291,12 @@ fn more_routes_than_fit_are_the_kernels() {
         });
         assert!(status.reason.unwrap().contains("`routes` in `[limits]`"));
         assert_eq!(Maps::open(rig).used_groups(), 0);
+        // Policy has to know what is the host itself, whether it was so before or becomes so.
+        maps.eventually_local(&["2001:db8:f::1"]);
+        run("ip", &["address", "add", "2001:db8:f::2/128", "dev", "lo"]);
+        maps.eventually_local(&["2001:db8:f::1", "2001:db8:f::2"]);
+        run("ip", &["address", "del", "2001:db8:f::1/128", "dev", "lo"]);
+        maps.eventually_local(&["2001:db8:f::2"]);
         ip_all(
             &many(150, "up0")
                 .replace("route add", "route del")
@@ -300,6 +307,25 @@ fn more_routes_than_fit_are_the_kernels() {
         );
         maps.eventually(expected);
         assert_eq!(mirrored.mirror.status().mirrored, 50);
+    });
+}
+
+#[test]
+fn the_mtu_of_an_interface_changes_that_of_its_routes() {
+    in_namespace("routes-mtu", |rig| {
+        make_uplinks();
+        let mirrored = Mirrored::start(rig, &settings(1024));
+        let maps = Maps::open(rig);
+        run("ip", &["-6", "route", "add", "2001:db8::/32", "via", "fe80::1", "dev", "up0", "mtu", "1400"]);
+        maps.eventually(expected);
+        for mtu in ["1300", "1500", "1280", "9000"] {
+            run("ip", &["link", "set", "up0", "mtu", mtu]);
+            assert!(run("ip", &["-6", "route", "show", "2001:db8::/32"]).contains(&format!("mtu {mtu}")));
+            // Long before the next audit.
+            maps.eventually(expected);
+        }
+        let status = mirrored.mirror.status();
+        assert_eq!((status.state, status.drift), (RoutesState::On, 0));
     });
 }
 

@@ -179,6 +179,27 @@ impl Maps {
         (if ways.is_empty() { 0 } else { route.mtu }, ways)
     }
 
+    /// Waits until they hold these addresses of the host itself, and nothing else but what is in the kernel by default.
+    pub fn eventually_local(&self, wanted: &[&str]) {
+        let wanted: BTreeSet<Ipv6Addr> =
+            wanted.iter().copied().chain(["::1"]).map(|address| address.parse().unwrap()).collect();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let hosts: Result<BTreeMap<_, _>, _> = self.hosts.iter().collect();
+            let hosts = hosts.unwrap_or_default();
+            let local: BTreeSet<Ipv6Addr> = hosts
+                .iter()
+                .filter(|(_, route)| route.is_local())
+                .map(|(address, _)| address.octets().into())
+                .collect();
+            if local == wanted && hosts.len() == local.len() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{local:?} of {} are local, not {wanted:?}", hosts.len());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// Waits until they hold what `wanted` says.
     pub fn eventually(&self, wanted: impl Fn() -> Table) {
         let deadline = Instant::now() + Duration::from_secs(20);

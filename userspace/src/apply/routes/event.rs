@@ -49,6 +49,8 @@ pub struct Link {
     pub mac: Option<Mac>,
     /// Longest IPv6 packet in bytes: the smaller of the device's MTU and IPv6's own on it.
     pub mtu: u32,
+    /// The device's MTU. The kernel tells that it has changed before IPv6's own and that of routes follow.
+    pub device_mtu: u32,
     /// `IFF_UP`.
     pub up: bool,
     /// `IFF_LOWER_UP`.

@@ -193,11 +193,16 @@ impl Fib {
             Some(Suspension::Starting)
         } else if !self.default_rules {
             Some(Suspension::PolicyRules)
-        } else if self.hosts > self.limits.routes || self.prefixes > self.limits.routes {
+        } else if self.is_too_much() {
             Some(Suspension::TooManyRoutes)
         } else {
             None
         }
+    }
+
+    /// There are more routes than the maps hold, which then are to hold those of the host itself and no others.
+    pub fn is_too_much(&self) -> bool {
+        self.hosts > self.limits.routes || self.prefixes > self.limits.routes
     }
 
     /// What has to be written since the last call.

@@ -110,6 +110,7 @@ fn link(payload: &[u8]) -> Option<(u32, Link)> {
         name: String::new(),
         mac: None,
         mtu: 0,
+        device_mtu: 0,
         up: flags & libc::IFF_UP as u32 != 0,
         carrier: flags & libc::IFF_LOWER_UP as u32 != 0,
     };
@@ -123,7 +124,7 @@ fn link(payload: &[u8]) -> Option<(u32, Link)> {
             libc::IFLA_ADDRESS if kind == libc::ARPHRD_ETHER => {
                 link.mac = value.try_into().ok().map(Mac::new);
             }
-            libc::IFLA_MTU => link.mtu = number(value)?,
+            libc::IFLA_MTU => link.device_mtu = number(value)?,
             libc::IFLA_AF_SPEC => {
                 let conf = find(value, u16::from(AF_INET6)).and_then(|ipv6| find(ipv6, IFLA_INET6_CONF));
                 mtu6 = conf.and_then(|conf| number(conf.get(4 * DEVCONF_MTU6..)?));
@@ -131,7 +132,7 @@ fn link(payload: &[u8]) -> Option<(u32, Link)> {
             _ => {}
         }
     }
-    link.mtu = mtu6.map_or(link.mtu, |mtu6| mtu6.min(link.mtu));
+    link.mtu = mtu6.unwrap_or(u32::MAX).min(link.device_mtu);
     Some((ifindex, link))
 }
 

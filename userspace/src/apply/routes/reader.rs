@@ -64,6 +64,8 @@ pub struct Drained {
     pub lost: bool,
     /// An interface went down: routes may have gone without notice.
     pub link_down: bool,
+    /// The MTU of an interface changed, and with it, without notice, that of routes by it (`rt6_mtu_change`).
+    pub link_mtu: bool,
     /// A sync came to its end: whether it missed nothing, and of which prefixes it said something new.
     pub synced: Option<(bool, BTreeSet<Prefix>)>,
 }
@@ -237,7 +239,9 @@ impl Reader {
         match &event {
             Event::RulesChanged if !self.queue.contains(&Part::Rules) => self.queue.push_back(Part::Rules),
             Event::Link(ifindex, link) => {
-                drained.link_down |= !link.up && fib.hops().link(*ifindex).is_some_and(|before| before.up);
+                let before = fib.hops().link(*ifindex);
+                drained.link_down |= !link.up && before.is_some_and(|before| before.up);
+                drained.link_mtu |= before.is_some_and(|before| before.device_mtu != link.device_mtu);
             }
             _ => {}
         }

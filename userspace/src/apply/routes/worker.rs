@@ -61,6 +61,8 @@ pub struct Worker {
     interfaces: watch::Sender<BTreeSet<u32>>,
     /// The maps are to be compared as a whole.
     comparison: Option<Comparison>,
+    /// They have no room for more than the host's own addresses, which policy has to know.
+    only_local: bool,
     fault: Option<String>,
     sync: Sync,
     overflows: u64,
@@ -86,6 +88,8 @@ struct Sync {
     rested: Instant,
     /// The one under way is an audit that nothing has disturbed.
     audit: bool,
+    /// Something changed without notice since it began.
+    overtaken: bool,
     /// Nothing was lost since the last complete one began.
     trusted: bool,
     /// That one was trusted, too, so there is nothing left to find out.
@@ -132,12 +136,14 @@ impl Worker {
             status: parts.status,
             interfaces: parts.interfaces,
             comparison: Some(Comparison::Behind),
+            only_local: false,
             fault: None,
             sync: Sync {
                 due: Some(Instant::now()),
                 started: Instant::now(),
                 rested: Instant::now(),
                 audit: false,
+                overtaken: false,
                 trusted: false,
                 settled: false,
             },
@@ -261,7 +267,7 @@ impl Worker {
                     self.drift += differing.len() as u64;
                 }
                 self.comparison = self.comparison.or(Some(Comparison::Audit));
-                self.sync.settled = self.sync.trusted;
+                self.sync.settled = self.sync.trusted && !self.sync.overtaken;
                 self.sync.trusted = !drained.lost;
             }
             self.sync.rested = now + PAUSE.max(took);
@@ -270,7 +276,9 @@ impl Worker {
             self.sync.due = Some(if drained.lost { now } else { now + pause });
         }
         // Routes go without notice when `skip_notify_on_dev_down` is set, and next hop objects always.
-        let silent = drained.link_down && (self.fib.hops().has_objects() || skips_notifications());
+        let silent = drained.link_mtu
+            || (drained.link_down && (self.fib.hops().has_objects() || skips_notifications()));
+        self.sync.overtaken |= silent && self.fib.is_syncing();
         if silent || (self.fib.is_uncertain() && !self.fib.is_syncing()) {
             // At once, but for doubts that come one after the other.
             let soon = if silent { now } else { now.max(self.sync.rested) };
@@ -280,7 +288,7 @@ impl Worker {
         }
         if self.sync.due.is_some_and(|due| due <= now) && !self.fib.is_syncing() {
             let audit = self.sync.settled && !self.fib.is_uncertain();
-            self.sync = Sync { due: None, started: now, audit, ..self.sync };
+            self.sync = Sync { due: None, started: now, audit, overtaken: false, ..self.sync };
             self.reader.start_sync(&mut self.fib, self.sync.trusted)?;
         }
         Ok(())
@@ -293,6 +301,10 @@ impl Worker {
             return;
         }
         let changes = self.fib.flush();
+        let only_local = self.fib.is_too_much();
+        if std::mem::replace(&mut self.only_local, only_local) != only_local {
+            self.comparison = Some(Comparison::Behind);
+        }
         let outcome = match self.comparison {
             None => self.apply(&changes),
             Some(Comparison::Behind) => self.compare().map(drop),
@@ -326,20 +338,21 @@ impl Worker {
             return Ok(());
         }
         self.maps.set_groups(&changes.groups.set)?;
-        if self.fib.suspension() == Some(Suspension::TooManyRoutes) {
-            // They would not fit. Without groups those that are in the maps lead to the kernel.
-            if !changes.set.is_empty() || !changes.gone.is_empty() {
-                self.comparison = Some(Comparison::Behind);
-            }
-        } else {
-            let gone: Vec<Destination> = changes.gone.iter().map(|p| (p.address(), p.length())).collect();
-            let set: Vec<(Destination, abi::Route)> =
-                changes.set.iter().map(|(p, route)| ((p.address(), p.length()), *route)).collect();
-            // First what is gone: it makes room.
-            self.maps.remove_routes(&gone)?;
-            self.maps.set_routes(&set)?;
-        }
+        let (set, left_out): (Vec<_>, Vec<_>) = changes.set.iter().partition(|(_, route)| self.admits(route));
+        let left_out = left_out.iter().map(|(prefix, _)| prefix);
+        let gone: Vec<Destination> =
+            changes.gone.iter().chain(left_out).map(|p| (p.address(), p.length())).collect();
+        let set: Vec<(Destination, abi::Route)> =
+            set.iter().map(|(p, route)| ((p.address(), p.length()), *route)).collect();
+        // First what is gone: it makes room.
+        self.maps.remove_routes(&gone)?;
+        self.maps.set_routes(&set)?;
         self.maps.remove_groups(&changes.groups.gone)
+    }
+
+    /// Whether the maps have room for the route.
+    fn admits(&self, route: &abi::Route) -> bool {
+        !self.only_local || route.group == abi::Route::LOCAL
     }
 
     /// Reads the maps and repairs what differs from what they should hold; how much that was.
@@ -350,14 +363,10 @@ impl Worker {
         let gone_groups: Vec<u32> = found_groups.into_keys().filter(|n| !groups.contains_key(n)).collect();
         let mut repaired = set_groups.len() + gone_groups.len();
         self.maps.set_groups(&set_groups)?;
-        if self.fib.suspension() == Some(Suspension::TooManyRoutes) {
-            self.maps.remove_groups(&gone_groups)?;
-            return Ok(0);
-        }
         let found = self.maps.routes()?;
         let mut set = Vec::new();
         let mut left = found.len();
-        for (prefix, route) in self.fib.written() {
+        for (prefix, route) in self.fib.written().filter(|(_, route)| self.admits(route)) {
             let key = (prefix.address(), prefix.length());
             match found.get(&key) {
                 Some(there) => {
@@ -370,8 +379,9 @@ impl Worker {
             }
         }
         if left > 0 {
+            let wanted = self.fib.written().filter(|(_, route)| self.admits(route));
             let wanted: BTreeSet<Destination> =
-                self.fib.written().map(|(prefix, _)| (prefix.address(), prefix.length())).collect();
+                wanted.map(|(prefix, _)| (prefix.address(), prefix.length())).collect();
             let gone: Vec<Destination> = found.into_keys().filter(|key| !wanted.contains(key)).collect();
             repaired += gone.len();
             self.maps.remove_routes(&gone)?;

@@ -230,7 +230,7 @@ proptest! {
         let ipv6 = attribute(u16::from(AF_INET6), &attribute(IFLA_INET6_CONF, &conf));
         message.extend(attribute(libc::IFLA_AF_SPEC, &ipv6));
         let link =
-            Link { name, mac: Some(Mac::new(octets)), mtu: mtus.0.min(mtus.1), up, carrier };
+            Link { name, mac: Some(Mac::new(octets)), mtu: mtus.0.min(mtus.1), device_mtu: mtus.0, up, carrier };
         prop_assert_eq!(parse(libc::RTM_NEWLINK, 0, &message), Some(Event::Link(ifindex, link)));
         prop_assert_eq!(parse(libc::RTM_DELLINK, 0, &message), Some(Event::LinkGone(ifindex)));
     }
