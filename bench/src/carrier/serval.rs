@@ -97,8 +97,9 @@ fn write_policy(mut path: PolicyPath, policy: Policy, ends: &[End], ifindex: [u3
         Ok((ifindex, name.clone()))
     });
     let attached = names.collect::<Result<_>>()?;
+    let faults: Vec<_> = compiled.endpoints.values().filter_map(|policy| policy.fault.as_ref()).collect();
+    ensure!(faults.is_empty(), "policy is too much: {faults:?}");
     path.set_policies(&compiled, &attached)?;
-    ensure!(path.faults().is_empty(), "policy is too much: {:?}", path.faults());
     Ok(path)
 }
 

@@ -27,7 +27,7 @@ pub use policy::{
 pub use route::{MAX_NEXT_HOPS, NextHop, NextHopGroup, Route, Uplink, next_hop_flags};
 
 /// Version of everything in this module. Pinned maps of another version are not adopted.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Counter slot of frames that belong to no configured endpoint.
 pub const SLOT_UNCONFIGURED: u32 = 0;

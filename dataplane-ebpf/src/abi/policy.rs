@@ -159,7 +159,7 @@ pub mod step_actions {
     pub const ALLOW: u32 = 1;
     /// The step `next` decides.
     pub const GO_TO: u32 = 2;
-    /// The packet is logged, and the following step decides.
+    /// The packet is logged, and the step `next` decides.
     pub const LOG: u32 = 3;
 }
 

@@ -10,7 +10,7 @@ use crate::abi::{
 };
 use core::hint::black_box;
 
-/// Most steps that are taken: each `Pass` or `Log` on the way is one. Userspace refuses chains that need more.
+/// Most steps that are taken: each `Pass` or `Log` on the way is one. Userspace writes no chain that needs more.
 pub const MOST_STEPS: usize = 32;
 
 /// What policy looks up.
@@ -114,7 +114,7 @@ pub fn evaluate<T: Policies>(tables: &T, number: u32, subject: &Subject<'_>) -> 
             step_actions::GO_TO => common.from = entry.next,
             step_actions::LOG => {
                 logged = logged.or(Some(step));
-                common.from = step + 1;
+                common.from = entry.next;
             }
             _ => return Decision { allowed: false, step, counter: entry.counter, logged },
         }

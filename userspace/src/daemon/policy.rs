@@ -56,6 +56,12 @@ impl Policing {
             return;
         }
         let now = policies(resources, node);
+        for (name, policy) in &now.endpoints {
+            let before = self.policies.endpoints.get(name).and_then(|policy| policy.fault.as_ref());
+            if let Some(fault) = policy.fault.as_ref().filter(|fault| before != Some(fault)) {
+                tracing::error!("WorkloadEndpoint {name}: {fault}");
+            }
+        }
         self.news |= now != self.policies;
         self.policies = now;
     }
@@ -165,7 +171,7 @@ impl Policing {
         let policy = self.policies.endpoints.get(name).filter(|_| self.enforced)?;
         Some(PolicyReport {
             applied: policy.applied.iter().map(ToString::to_string).collect(),
-            fault: self.path.as_ref().and_then(|path| path.faults().get(name).cloned()),
+            fault: policy.fault.clone(),
         })
     }
 }

@@ -107,11 +107,6 @@ impl PolicyPath {
         self.change(None, attached)
     }
 
-    /// Endpoints that are closed because what is asked of them is too much, and why.
-    pub fn faults(&self) -> &BTreeMap<EndpointName, String> {
-        &self.wanted.faults
-    }
-
     /// Where a step of a chain comes from, by the numbers that events have; and which way the packets go.
     pub fn step(&self, chain: u32, step: u32) -> Option<(Direction, Origin)> {
         let (direction, chain) = self.numbering.chain(chain)?;

@@ -3,13 +3,10 @@
 
 use super::numbers::Numbers;
 use crate::apply::fastpath::RULE_COUNTERS;
-use crate::plan::policy::classify::{Classifier, STEPS, Vectors};
-use crate::plan::policy::{
-    Chain, Direction, EndpointPolicy, Origin, Policies, SetId, SetName, Step, StepAction,
-};
+use crate::plan::policy::classify::{Classifier, Vectors};
+use crate::plan::policy::{Chain, Direction, Origin, Policies, SetId, SetName, Step};
 use crate::resource::EndpointName;
 use dataplane_ebpf::abi::{self, ChainPair, NOBODY, PeerKey, ServiceKey, StepKey, Steps};
-use dataplane_ebpf::decide::policy::MOST_STEPS;
 use ipnet::Ipv6Net;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,8 +27,6 @@ pub struct Tables {
     pub vectors: BTreeMap<u32, abi::Vector>,
     /// The chains of every endpoint.
     pub endpoints: BTreeMap<EndpointName, ChainPair>,
-    /// Endpoints that are closed, because what is asked of them is too much.
-    pub faults: BTreeMap<EndpointName, String>,
 }
 
 /// What numbers stand for.
@@ -103,13 +98,10 @@ impl Numbering {
 
     /// The tables of these policies, and the counters that have come into use.
     pub fn tables(&mut self, policies: &Policies) -> Result<(Tables, Vec<u32>), TooMany> {
-        let mut faults = BTreeMap::new();
-        let closed = self.close(policies, &mut faults);
-        let policies = closed.as_ref().unwrap_or(policies);
         let sets = policies.sets.iter().map(|(id, _)| self.set(policies.sets.name(id)));
         let sets: Vec<SetId> = sets.collect::<Result<_, _>>()?;
         let (classifier, of) = Classifier::new(policies);
-        let mut tables = Tables { faults, ..Tables::default() };
+        let mut tables = Tables::default();
 
         let mut identities = vec![NOBODY];
         for (_, members) in classifier.identities.iter() {
@@ -175,33 +167,6 @@ impl Numbering {
         }
         number
     }
-
-    /// The policies with chains that let nothing pass in place of those that are too long; `None`: there are none.
-    fn close(&self, policies: &Policies, faults: &mut BTreeMap<EndpointName, String>) -> Option<Policies> {
-        for (name, EndpointPolicy { ingress, egress, .. }) in &policies.endpoints {
-            for (direction, chain) in [("to", ingress), ("from", egress)] {
-                if let Some(fault) = too_long(chain) {
-                    let fault = format!("no packet {direction} it may pass: {fault}");
-                    faults
-                        .entry(name.clone())
-                        .and_modify(|all| *all += &format!("; {fault}"))
-                        .or_insert(fault);
-                }
-            }
-        }
-        if faults.is_empty() {
-            return None;
-        }
-        let mut policies = policies.clone();
-        for policy in policies.endpoints.values_mut() {
-            for chain in [&mut policy.ingress, &mut policy.egress] {
-                if too_long(chain).is_some() {
-                    *chain = Chain::closed();
-                }
-            }
-        }
-        Some(policies)
-    }
 }
 
 impl Tables {
@@ -242,29 +207,4 @@ fn renumbered(chain: &Chain, sets: &[SetId]) -> Chain {
         }
     }
     chain
-}
-
-/// Why the hooks could not follow a chain.
-fn too_long(chain: &Chain) -> Option<String> {
-    let steps = chain.steps.len();
-    if steps > STEPS {
-        return Some(format!(
-            "its policies have {steps} rules, and {STEPS} are possible; merge some of them"
-        ));
-    }
-    // A packet is passed on at most once in a tier.
-    let passed: BTreeSet<usize> = chain
-        .steps
-        .iter()
-        .filter_map(|step| if let StepAction::GoTo(to) = step.action { Some(to) } else { None })
-        .collect();
-    let logged = chain.steps.iter().filter(|step| step.action == StepAction::Log).count();
-    let hops = passed.len() + logged + 1;
-    (hops > MOST_STEPS).then(|| {
-        format!(
-            "a packet may be logged by {logged} rules and passed on by {} tiers, and {} are possible; use fewer",
-            passed.len(),
-            MOST_STEPS - 1
-        )
-    })
 }

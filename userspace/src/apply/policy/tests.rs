@@ -4,10 +4,9 @@
 use super::tables::{Numbering, Tables};
 use super::update::{Present, Update};
 use crate::plan::policy::arbitrary::{NODE, packets, worlds};
-use crate::plan::policy::classify::STEPS;
 use crate::plan::policy::reference::{self, Packet};
 use crate::plan::policy::tests::subject;
-use crate::plan::policy::{Chain, Direction, EndpointPolicy, Origin, Policies, Step, StepAction, policies};
+use crate::plan::policy::{Direction, policies};
 use crate::resource::{EndpointName, Resources};
 use dataplane_ebpf::abi::{Address, ChainPair};
 use dataplane_ebpf::decide::policy::evaluate;
@@ -160,29 +159,6 @@ proptest! {
             before = Some(resources);
         }
     }
-}
-
-#[test]
-fn chains_that_the_hooks_cannot_follow_are_closed_and_said_so() {
-    let step = |action| Step { action, ..Chain::closed().steps.remove(0) };
-    let name = |name: &str| EndpointName { namespace: "openstack".into(), name: name.into() };
-    let policy = |steps| EndpointPolicy {
-        ingress: Chain { steps },
-        egress: Chain { steps: vec![step(StepAction::Allow)] },
-        applied: Vec::new(),
-    };
-    let endpoints = BTreeMap::from([
-        (name("long"), policy(vec![step(StepAction::Allow); STEPS + 1])),
-        (name("logs"), policy(vec![step(StepAction::Log); 32])),
-        (name("fits"), policy([vec![step(StepAction::Log); 31], vec![step(StepAction::Allow)]].concat())),
-    ]);
-    let (tables, _) = Numbering::default().tables(&Policies { endpoints, ..Policies::default() }).unwrap();
-    assert_eq!(tables.faults.keys().map(|name| name.name.as_str()).collect::<Vec<_>>(), ["logs", "long"]);
-    assert!(tables.faults[&name("long")].contains("4097 rules, and 4096 are possible"), "{tables:?}");
-    assert_eq!(tables.endpoints[&name("long")], tables.endpoints[&name("logs")]);
-    assert_ne!(tables.endpoints[&name("long")].ingress, tables.endpoints[&name("fits")].ingress);
-    assert_eq!(tables.endpoints[&name("long")].egress, tables.endpoints[&name("fits")].egress);
-    assert!(matches!(Chain::closed().steps[0].origin, Origin::NoProfile));
 }
 
 /// A thousand endpoints on one host, a hundred policies of ten rules each, of which ten are about every endpoint.

@@ -49,7 +49,7 @@ pub(super) fn render(number: usize, chain: &Chain, view: View, sets: &mut Addres
             let before = rules.len();
             rule(step, end, view, sets, &mut rules);
             let is_final =
-                step.action != StepAction::Log && rules.get(before).is_some_and(|rule| rule.always);
+                !matches!(step.action, StepAction::Log(_)) && rules.get(before).is_some_and(|rule| rule.always);
             if is_final {
                 break;
             }
@@ -74,7 +74,7 @@ pub(super) fn render(number: usize, chain: &Chain, view: View, sets: &mut Addres
 fn parts(chain: &Chain) -> Vec<usize> {
     let targets = chain.steps.iter().filter_map(|step| match step.action {
         StepAction::GoTo(to) => Some(to),
-        StepAction::Allow | StepAction::Deny | StepAction::Log => None,
+        StepAction::Allow | StepAction::Deny | StepAction::Log(_) => None,
     });
     let end = chain.steps.len();
     targets.filter(|to| *to < end).chain([end]).collect::<BTreeSet<_>>().into_iter().collect()
@@ -96,7 +96,7 @@ fn rule(step: &Step, end: usize, view: View, sets: &mut AddressSets<'_>, rules: 
         StepAction::GoTo(to) if to == end => format!("counter {} comment \"{origin}\"", pass()),
         // No chain is built so; were it, nothing must get through.
         StepAction::GoTo(_) => "drop".to_owned(),
-        StepAction::Log => {
+        StepAction::Log(_) => {
             format!("limit rate 10/second burst 20 packets log prefix \"serval: {origin} \" level info")
         }
     };

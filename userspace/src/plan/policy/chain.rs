@@ -38,8 +38,8 @@ pub enum StepAction {
     Deny,
     /// The step of this number is next: a later one.
     GoTo(usize),
-    /// It is logged, and the next step decides.
-    Log,
+    /// It is logged, and the step of this number is next: a later one.
+    Log(usize),
 }
 
 /// Where a step comes from, for people.
@@ -217,7 +217,7 @@ impl<'a> Builder<'a> {
                 Action::Deny => StepAction::Deny,
                 // Where to is known when the tier is complete.
                 Action::Pass => StepAction::GoTo(0),
-                Action::Log => StepAction::Log,
+                Action::Log => StepAction::Log(steps.len() + 1),
             };
             steps.push(Step { matching, action, origin: origin.clone() });
         }

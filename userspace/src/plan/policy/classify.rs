@@ -21,7 +21,9 @@ pub use services::Service;
 pub use vector::{STEPS, Vector};
 
 use super::chain::{Chain, EndMatch, Step};
+use super::follow::followed;
 use super::{EndpointPolicy, Policies};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// A chain, by its place in [`Classifier::chains`].
@@ -79,7 +81,9 @@ impl Classifier {
         let mut chains = Vec::new();
         let mut id = |chain| {
             *known.entry(chain).or_insert_with(|| {
-                chains.push(ChainTables::new(chain, &identities));
+                // What cannot be followed lets nothing pass.
+                let chain = followed(chain).unwrap_or_else(|_| Cow::Owned(Chain::closed()));
+                chains.push(ChainTables::new(&chain, &identities));
                 ChainId(u32::try_from(chains.len() - 1).unwrap_or(u32::MAX))
             })
         };

@@ -1,7 +1,8 @@
 //! Network policy, from what documents say to what a packet is measured by. Pure.
 //!
 //! [`labels`]: who is chosen by a selector -> [`chain`]: what an endpoint's packets are asked, in order, one list a
-//! direction -> [`classify`]: the same as tables of bit vectors, so that a packet is not asked rule by rule -> [`memory`]: these tables without a kernel.
+//! direction -> [`follow`]: such that the hooks can follow it -> [`classify`]: the same as tables of bit vectors, so that a
+//! packet is not asked rule by rule -> [`memory`]: these tables without a kernel.
 //! [`reference`] says once more, as plainly as possible and straight from the resources, what the outcome has to be; tests
 //! hold everything else against it.
 
@@ -9,6 +10,7 @@
 pub mod arbitrary;
 pub mod chain;
 pub mod classify;
+mod follow;
 mod labels;
 pub mod memory;
 mod order;
@@ -52,6 +54,24 @@ pub struct EndpointPolicy {
     pub egress: Chain,
     /// The policies that are about it, in order.
     pub applied: Vec<ScopedName>,
+    /// Why a direction is closed although they may say something else: what is asked is more than the hooks can follow.
+    pub fault: Option<String>,
+}
+
+impl EndpointPolicy {
+    /// With a chain that lets nothing pass in the place of one that the hooks cannot follow. It counts also where there are
+    /// no hooks: what closes an endpoint must not depend on who judges.
+    fn closed_where_too_long(mut self) -> Self {
+        let mut faults = Vec::new();
+        for (direction, chain) in [("to", &mut self.ingress), ("from", &mut self.egress)] {
+            if let Err(fault) = follow::followed(chain) {
+                faults.push(format!("no packet {direction} it may pass: {fault}"));
+                *chain = Chain::closed();
+            }
+        }
+        self.fault = (!faults.is_empty()).then(|| faults.join("; "));
+        self
+    }
 }
 
 /// Says for every endpoint of `node` what its packets are asked.
@@ -67,10 +87,9 @@ pub fn policies(resources: &Resources, node: &str) -> Policies {
             endpoint.profiles.iter().filter_map(|name| resources.profiles.get(name)).collect();
         let mut chain = |direction| builder.chain(endpoint, direction, &applied, &profiles);
         let (ingress, egress) = (chain(Direction::Ingress), chain(Direction::Egress));
-        let policies = applied.iter().flat_map(|tier| &tier.policies);
-        let policy =
-            EndpointPolicy { ingress, egress, applied: policies.map(|policy| policy.name.clone()).collect() };
-        endpoints.insert(endpoint.name.clone(), policy);
+        let applied = applied.iter().flat_map(|tier| &tier.policies).map(|policy| policy.name.clone());
+        let policy = EndpointPolicy { ingress, egress, applied: applied.collect(), fault: None };
+        endpoints.insert(endpoint.name.clone(), policy.closed_where_too_long());
     }
     Policies { endpoints, sets: builder.into_sets() }
 }

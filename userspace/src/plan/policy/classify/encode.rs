@@ -112,7 +112,7 @@ impl ChainTables {
                 StepAction::Allow => (step_actions::ALLOW, 0),
                 StepAction::Deny => (step_actions::DENY, 0),
                 StepAction::GoTo(to) => (step_actions::GO_TO, u32::try_from(to).unwrap_or(u32::MAX)),
-                StepAction::Log => (step_actions::LOG, 0),
+                StepAction::Log(to) => (step_actions::LOG, u32::try_from(to).unwrap_or(u32::MAX)),
             };
             (StepKey { chain: number, step }, abi::Step { action, next, counter: counter(index) })
         });

@@ -1,5 +1,6 @@
 //! What Calico's documents mean, by example.
 
+use super::super::classify::STEPS;
 use super::*;
 use crate::resource::document::{Content, Format, parse};
 use std::path::Path;
@@ -127,6 +128,55 @@ fn long_chains_find_the_same_step() {
         let outcome = asked(&resources, &compiled, &name, Direction::Ingress, &tcp(2, 1, port));
         assert_eq!(outcome.allowed, allowed, "port {port}");
     }
+}
+
+#[test]
+fn rules_that_log_may_be_many() {
+    let log = vec!["{action: Log, protocol: TCP}"; 40].join(", ");
+    let world = endpoint("a", 1, "")
+        + &global(
+            "logs",
+            &format!("{{ingress: [{{action: Allow, protocol: UDP}}, {log}, {{action: Deny, destination: {{ports: [81]}}, protocol: TCP}}, {log}, {{action: Pass}}]}}"),
+        )
+        + "---\napiVersion: projectcalico.org/v3\nkind: Tier\nmetadata: { name: last }\nspec: { order: 2000000 }\n"
+        + &global("last.all", &format!("{{tier: last, ingress: [{log}, {{action: Allow}}]}}"));
+    assert!(enters(&world, "a", &tcp(9, 1, 80)));
+    assert!(!enters(&world, "a", &tcp(9, 1, 81)));
+    // The halves are as many steps as there may be, and then more.
+    let ports = |count: usize| {
+        let rules: Vec<String> = (0..count)
+            .map(|i| format!("{{action: Allow, protocol: UDP, destination: {{ports: [{}]}}}}", i + 1))
+            .collect();
+        let (half, rest) = rules.split_at(count / 2);
+        global("a", &format!("{{ingress: [{log}, {}]}}", half.join(", ")))
+            + &global("b", &format!("{{ingress: [{}]}}", rest.join(", ")))
+    };
+    let world = |count| endpoint("a", 1, "") + &ports(count);
+    let fault = |text: &str| policies(&resources(text), NODE).endpoints.into_values().next().unwrap().fault;
+    // 40 that log, and twice the others, the end of the tier, and that of all.
+    assert_eq!(fault(&world((STEPS - 40) / 2 - 2)), None);
+    let fault = fault(&world((STEPS - 40) / 2 - 1)).unwrap();
+    assert!(fault.contains("no packet to it may pass: its policies have 4098 rules (counted twice"), "{fault}");
+}
+
+#[test]
+fn what_the_hooks_cannot_follow_is_closed_and_said_so() {
+    let tiers: String = (0..31)
+        .map(|i| {
+            format!("---\napiVersion: projectcalico.org/v3\nkind: Tier\nmetadata: {{ name: t{i} }}\nspec: {{ order: {i} }}\n")
+                + &global(&format!("t{i}.pass"), &format!("{{tier: t{i}, egress: [{{action: Pass}}], ingress: [{{action: Allow}}]}}"))
+        })
+        .collect();
+    let open = global("open", "{egress: [{action: Allow}]}");
+    let resources = |tiers: &str| resources(&(endpoint("a", 1, "") + tiers + &open));
+    let of = |resources: &Resources| policies(resources, NODE).endpoints.into_values().next().unwrap();
+    let fits = of(&resources(&tiers.replace("t30, egress: [{action: Pass}]", "t30, egress: [{action: Allow}]")));
+    assert_eq!(fits.fault, None);
+    let long = of(&resources(&(tiers.clone() + &tiers.replace("t1", "u1"))));
+    assert_eq!(long.egress, Chain::closed());
+    assert_ne!(long.ingress, Chain::closed());
+    let fault = long.fault.unwrap();
+    assert!(fault.contains("no packet from it may pass") && fault.contains("passed on by"), "{fault}");
 }
 
 #[test]
