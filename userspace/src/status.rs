@@ -1,11 +1,15 @@
 //! What the daemon says of itself: the contract of `serval status --json` and `serval endpoints --json`. Types only;
 //! the daemon fills them, the command line prints them. Fields may be added, not renamed.
 
+mod compare;
 mod events;
 mod explain;
 
+pub use compare::{
+    Change, Comparison, EndpointChange, FieldChange, MemberChange, PolicyChange, SessionChange,
+};
 pub use events::{EventHook, EventKind, PacketEvent, RuleCount, RuleName, Side, Way};
-pub use explain::{Carried, DecidedAction, Decision, ExplainQuery, Explanation, FlowState, Next, SentBy};
+pub use explain::{Carried, DecidedAction, Decision, ExplainQuery, Explanation, FlowState, Judge, Next, SentBy};
 
 use crate::apply::bird::BirdStatus;
 use crate::apply::fastpath::{TcHook, XdpHook};

@@ -2,6 +2,7 @@
 
 use crate::rig::global;
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use serval_tests::cloud::{address, name, running};
 use serval_tests::guest::KernelGuest;
 use serval_tests::host::{Host, wait};
@@ -105,6 +106,45 @@ fn detaching_changes_speed_not_security() -> Result<()> {
     println!("allowed: {allowed}\ndenied: {denied}\na connection: {bytes} bytes");
     ensure!(denied.sent > 0 && denied.received == 0, "denied datagrams arrived: {denied}");
     allowed.complete()
+}
+
+#[test]
+fn what_rules_do_is_explained() -> Result<()> {
+    require_rig!();
+    let scene = Scene::new("nftexplain")?;
+    scene.detach()?;
+    let explain = |arguments: &[&str]| -> Result<(bool, Value)> {
+        let output = scene.host.serval(&[&["explain", "--json", "--from", "vm1"], arguments].concat())?;
+        let said = serde_json::from_slice(&output.stdout);
+        let said = said.with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+        Ok((output.status.success(), said))
+    };
+    for port in [ALLOWED, DENIED] {
+        let (allowed, said) =
+            explain(&["--to", "vm2", "--protocol", "UDP", "--port", &port.to_string()])?;
+        ensure!(said["judge"] == "nftables" && allowed == (port == ALLOWED), "port {port}: {said}");
+        let decisions = said["decisions"].as_array().context("no decisions")?;
+        let last = decisions.last().context("no decision")?;
+        let (endpoint, policy) = (&last["endpoint"], &last["rule"]["policy"]);
+        // What nothing allows ends where it begins.
+        let judge = if allowed { "vm2" } else { "vm1" };
+        ensure!(endpoint == judge && policy.is_null() == (port == DENIED), "port {port}: {said}");
+        // It is what happens.
+        let stream = scene.stream(port)?;
+        if allowed {
+            stream.advance(STEP)?;
+        }
+        let account = stream.finish()?;
+        ensure!((account.received > 0) == allowed, "port {port}: {account}");
+    }
+    let gateway = scene.host.serval(&["endpoints", "--json"])?;
+    let gateway: Value = serde_json::from_slice(&gateway.stdout)?;
+    let gateway = gateway[0]["attached"]["gateway"].as_str().context("no gateway")?;
+    let (allowed, said) = explain(&["--to", gateway, "--port", "22"])?;
+    ensure!(!allowed && said["reason"] == "host_closed", "{said}");
+    let (allowed, said) = explain(&["--to", gateway, "--protocol", "UDP", "--port", "53"])?;
+    ensure!(allowed, "{said}");
+    Ok(())
 }
 
 #[test]

@@ -4,5 +4,6 @@
 mod changes;
 mod host;
 mod paths;
+mod review;
 mod rig;
 mod semantics;

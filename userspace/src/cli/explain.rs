@@ -4,7 +4,7 @@ use super::{Answer, Format, client, print};
 use crate::config::Config;
 use crate::resource::policy::Protocol;
 use crate::serve::control::Verb;
-use crate::status::{Carried, DecidedAction, ExplainQuery, Explanation, FlowState, SentBy};
+use crate::status::{Carried, DecidedAction, ExplainQuery, Explanation, FlowState, Judge, SentBy};
 use std::fmt::Write;
 
 /// Port of a client, where none is named.
@@ -84,17 +84,22 @@ fn type_and_code(text: &str) -> Result<(u8, u8), String> {
 }
 
 fn render(explanation: &Explanation) -> String {
-    let Explanation { allowed, reason, source, destination, decisions, flow, by, next, route } = explanation;
+    let Explanation { judge, allowed, reason, source, destination, decisions, flow, by, next, route } =
+        explanation;
     let mut text = String::new();
     // Writing to a String cannot fail.
     let mut line = |what: &str| writeln!(text, "{what}").unwrap_or(());
     let verdict = if *allowed { "allowed" } else { "denied" };
     let reason = reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
     line(&format!("{verdict}{reason}: {source} -> {destination}"));
-    line(match flow {
-        FlowState::None => "flow: none is known; policy decides",
-        FlowState::Known => "flow: known and allowed; policy is not asked",
-        FlowState::Asked => "flow: known; policy is asked again",
+    line(match (judge, flow) {
+        (Judge::Nftables, _) => {
+            "judged by nftables, as there is no fast path; what conntrack knows of its flow is not looked at"
+        }
+        (Judge::Nobody, _) => "judged by nobody: there is no fast path, and policy does not count",
+        (Judge::Programs, FlowState::None) => "flow: none is known; policy decides",
+        (Judge::Programs, FlowState::Known) => "flow: known and allowed; policy is not asked",
+        (Judge::Programs, FlowState::Asked) => "flow: known; policy is asked again",
     });
     for decision in decisions {
         let action = match decision.action {
@@ -184,6 +189,7 @@ mod tests {
             port: None,
         };
         let text = render(&Explanation {
+            judge: Judge::Programs,
             allowed: false,
             reason: Some("policy".into()),
             source: side("web1", "2001:db8::1"),

@@ -41,8 +41,12 @@ struct Arguments {
 enum Verb {
     /// Run the daemon
     Run,
-    /// Validate configuration and resources, and say which file, line and field is wrong
+    /// Validate configuration and resources, say which file, line and field is wrong, and, where the daemon runs, what
+    /// they would change
     Check {
+        /// Look at these resources rather than at those of the configuration
+        #[arg(long, value_name = "DIR")]
+        resources: Option<PathBuf>,
         #[command(flatten)]
         format: Format,
     },
@@ -137,9 +141,9 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Answer> {
     let config = || Config::load(arguments.config.as_deref());
     match &arguments.verb {
         Verb::Run => run::run(config()?),
-        Verb::Check { format } => {
+        Verb::Check { resources, format } => {
             let file = arguments.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
-            check::run(file, config(), *format)
+            check::run(file, config(), resources.as_deref(), *format)
         }
         Verb::Status { format } => status::run(&config()?, *format),
         Verb::Endpoints { format } => endpoints::run(&config()?, *format),

@@ -2,6 +2,7 @@
 //! a second, is a thread of its own.
 
 mod packet;
+pub mod rules;
 
 use super::events::{Clock, Names, describe};
 use crate::apply::fastpath::{Act, Entrance, FastPath, FastPathError, Rehearsal, Rehearsed};
@@ -9,7 +10,7 @@ use crate::plan::policy::{Chain, Direction, Origin};
 use crate::plan::{Attached, Plan, Uplink};
 use crate::resource::{EndpointName, Resources};
 use crate::status::{
-    Carried, DecidedAction, Decision, EventKind, ExplainQuery, Explanation, FlowState, Next, PacketEvent,
+    Carried, DecidedAction, Decision, EventKind, ExplainQuery, Explanation, FlowState, Judge, Next, PacketEvent,
     RouteDetail, SentBy, Side,
 };
 use dataplane_ebpf::abi::Event;
@@ -62,8 +63,9 @@ pub fn prepare(query: &ExplainQuery, known: &Knowledge<'_>) -> Result<Prepared, 
         .collect();
     let (sender, frame) = match query {
         ExplainQuery::Packet { from, to, upper } => {
-            let (sender, source) = place(from, known, &endpoints)?;
-            let (_, destination) = place(to, known, &endpoints)?;
+            let (sender, source) = place(from, known.resources, &endpoints)?;
+            let (_, destination) = place(to, known.resources, &endpoints)?;
+            let sender = sender.map_or_else(|| known.outside(), Sender::Endpoint);
             let upper = upper_layer(*upper);
             let (source_mac, destination_mac) = match sender {
                 Sender::Endpoint(ifindex) => {
@@ -155,6 +157,7 @@ impl Shown {
         let sender =
             if let Entrance::Tap { ifindex } = self.prepared.entrance { Some(ifindex) } else { None };
         Explanation {
+            judge: Judge::Programs,
             allowed,
             reason: reason.filter(|_| !allowed),
             source: side(sender, self.prepared.source),
@@ -217,30 +220,34 @@ enum Sender {
     Uplink(u32, [u8; 6]),
 }
 
-/// Who is meant by a name or an address, and the address.
+impl Knowledge<'_> {
+    /// Whoever is not on this host.
+    fn outside(&self) -> Sender {
+        let uplink = self.uplinks.iter().next().map(|(ifindex, uplink)| (*ifindex, uplink.mac.octets()));
+        uplink.map_or(Sender::Uplink(0, [0; 6]), |(ifindex, mac)| Sender::Uplink(ifindex, mac))
+    }
+}
+
+/// Who is meant by a name or an address, and the address. `None`: nobody behind a TAP of this host.
 fn place(
     text: &str,
-    known: &Knowledge<'_>,
+    resources: &Resources,
     endpoints: &BTreeMap<u32, (EndpointName, Attached)>,
-) -> Result<(Sender, Ipv6Addr), String> {
-    let outside = || {
-        let uplink = known.uplinks.iter().next().map(|(ifindex, uplink)| (*ifindex, uplink.mac.octets()));
-        uplink.map_or(Sender::Uplink(0, [0; 6]), |(ifindex, mac)| Sender::Uplink(ifindex, mac))
-    };
+) -> Result<(Option<u32>, Ipv6Addr), String> {
     if let Ok(address) = text.parse::<Ipv6Addr>() {
         let has =
             |(_, attached): &(EndpointName, Attached)| attached.addresses.iter().any(|a| a.get() == address);
         let sender = endpoints.iter().find(|(_, endpoint)| has(endpoint));
-        return Ok((sender.map_or_else(outside, |(ifindex, _)| Sender::Endpoint(*ifindex)), address));
+        return Ok((sender.map(|(ifindex, _)| *ifindex), address));
     }
     if let Some((ifindex, (_, attached))) = endpoints.iter().find(|(_, (name, _))| name.to_string() == text) {
         let address = attached.addresses.first().ok_or_else(|| format!("{text} has no IPv6 address"))?;
-        return Ok((Sender::Endpoint(*ifindex), address.get()));
+        return Ok((Some(*ifindex), address.get()));
     }
-    let named = known.resources.endpoints.values().find(|endpoint| endpoint.name.to_string() == text);
+    let named = resources.endpoints.values().find(|endpoint| endpoint.name.to_string() == text);
     let address = named.and_then(|endpoint| endpoint.all_addresses().next());
     let address = address.ok_or_else(|| format!("`{text}` is neither an endpoint nor an IPv6 address"))?;
-    Ok((outside(), address.get()))
+    Ok((None, address.get()))
 }
 
 fn upper_layer(carried: Carried) -> Upper {

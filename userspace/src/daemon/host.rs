@@ -5,10 +5,11 @@
 //! hooks would let everything pass; to close it, the kernel stops forwarding for it first, and the hooks, which still drop
 //! everything, go last.
 
+mod answer;
+
 use super::adopt;
 use super::bird::Routing;
 use super::events::{Events, Names};
-use super::explain::{self, Knowledge};
 use super::ledger::{Failure, Ledger, Role, Step};
 use super::policy::Policing;
 use super::report::{self, Evidence};
@@ -21,18 +22,14 @@ use crate::config::Config;
 use crate::plan::policy::{Direction, Origin};
 use crate::plan::{self, Attached, EndpointPlan, HostFacts, Plan};
 use crate::resource::{EndpointName, InterfaceName, Problem};
-use crate::serve::control::{Reply, Verb};
 use crate::serve::{Endpoints, Server, advertise};
 use crate::source::Snapshot;
-use crate::status::{
-    self, Detached, EndpointDetail, ExplainQuery, FastPathState, FastPathStatus, RoutesQuery, RoutesReport,
-    Selection, Status,
-};
+use crate::status::{self, Detached, EndpointDetail, FastPathState, FastPathStatus, Status};
 use dataplane_ebpf::abi::Event;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 /// While many steps are taken, those who serve the endpoints hear of them this often.
 const PUBLISH: Duration = Duration::from_millis(50);
@@ -247,22 +244,6 @@ impl Host {
         self.ledger.audit();
     }
 
-    /// Sends a control client routes and who speaks for them, as soon as they are collected.
-    fn tell_routes(&self, query: RoutesQuery, client: oneshot::Sender<Reply>) {
-        let report = self.uplinks.report(query);
-        let bird = self.routing.status();
-        tokio::spawn(async move {
-            let reply = match report {
-                Ok(report) => match report.await {
-                    Ok(routes) => reply(&RoutesReport { bird: bird.await, ..routes }),
-                    Err(_) => Reply::Error("routes are not followed any more; restart the daemon".to_owned()),
-                },
-                Err(reason) => Reply::Error(reason),
-            };
-            send(client, reply);
-        });
-    }
-
     /// Whoever listens to what becomes of packets wants to hear something else.
     pub fn listen(&mut self) {
         self.events.listen();
@@ -271,64 +252,6 @@ impl Host {
     /// The hooks tell of packets.
     pub fn tell_events(&mut self, events: &[Event]) {
         self.events.tell(events, &HostNames { plan: &self.plan, policing: &self.policing });
-    }
-
-    /// Tells a control client what would become of a packet, as soon as the programs have been asked.
-    fn explain(&self, query: &ExplainQuery, client: oneshot::Sender<Reply>) {
-        let prepared = match &self.fast_path {
-            Ok(fast_path) => {
-                let uplinks =
-                    self.uplinks.applied().map(|(ifindex, uplink)| (ifindex, uplink.clone())).collect();
-                let resources = &self.snapshot.resources;
-                explain::prepare(query, &Knowledge { resources, plan: &self.plan, fast_path, uplinks })
-            }
-            Err(_) => Err("there is no fast path whose programs could be asked".to_owned()),
-        };
-        let prepared = match prepared {
-            Ok(prepared) => prepared,
-            Err(message) => return send(client, Reply::Error(message)),
-        };
-        let chains = self.policing.chains(prepared.endpoints());
-        let selection = Selection::Towards(prepared.destination());
-        let route = self.uplinks.report(RoutesQuery { selection, limit: Some(1) });
-        tokio::spawn(async move {
-            let route = match route {
-                Ok(report) => report.await.ok().and_then(|report| report.routes.into_iter().next()),
-                Err(_) => None,
-            };
-            let reply = match tokio::task::spawn_blocking(move || prepared.run()).await {
-                Ok(Ok(shown)) => reply(&shown.explain(route, &chains)),
-                Ok(Err(error)) => Reply::Error(in_one_line(&error)),
-                Err(error) => Reply::Error(format!("the programs could not be asked: {error}")),
-            };
-            send(client, reply);
-        });
-    }
-
-    /// Answers a control client, at once, or as soon as BIRD has said its part or all routes are collected.
-    pub fn answer(&mut self, verb: Verb, client: oneshot::Sender<Reply>, server: &Server) {
-        let reply = match verb {
-            Verb::Status => {
-                let status = self.routing.complete(self.status(server));
-                tokio::spawn(async move { send(client, reply(&status.await)) });
-                return;
-            }
-            Verb::Routes(query) => {
-                self.tell_routes(query, client);
-                return;
-            }
-            Verb::Explain(query) => {
-                self.explain(&query, client);
-                return;
-            }
-            Verb::Monitor(_) => Reply::Error("whoever listens is served elsewhere".to_owned()),
-            Verb::Endpoints => reply(&self.details(server)),
-            Verb::Detach => match self.detach() {
-                Ok(detached) => reply(&detached),
-                Err(error) => Reply::Error(in_one_line(error.as_ref())),
-            },
-        };
-        send(client, reply);
     }
 
     fn replan(&mut self) {
@@ -575,14 +498,4 @@ impl Names for HostNames<'_> {
 
 fn off() -> HookReport {
     HookReport { xdp: XdpHook::Off, tc: TcHook::Off, reason: None }
-}
-
-fn reply(answer: &impl serde::Serialize) -> Reply {
-    serde_json::to_value(answer).map_or_else(|error| Reply::Error(format!("no answer: {error}")), Reply::Ok)
-}
-
-fn send(client: oneshot::Sender<Reply>, reply: Reply) {
-    if client.send(reply).is_err() {
-        tracing::debug!("a control client left before its answer");
-    }
 }

@@ -7,6 +7,7 @@
 
 mod adopt;
 mod bird;
+mod compare;
 mod events;
 mod explain;
 mod host;

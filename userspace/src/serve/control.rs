@@ -10,7 +10,7 @@ use crate::status::{ExplainQuery, RoutesQuery};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -48,6 +48,11 @@ pub enum Verb {
     Routes(RoutesQuery),
     /// What would become of a packet.
     Explain(ExplainQuery),
+    /// What a directory of resources would change, did it count.
+    Compare {
+        /// The directory.
+        directory: PathBuf,
+    },
     /// What becomes of packets, as it happens.
     Monitor(MonitorQuery),
     /// Take the fast path off.

@@ -42,6 +42,9 @@ pub struct Carried {
 /// What would become of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
+    /// Who judges packets at present.
+    #[serde(default)]
+    pub judge: Judge,
     /// It may pass.
     pub allowed: bool,
     /// Why not, by its label in the counters of `serval status`.
@@ -64,6 +67,19 @@ pub struct Explanation {
     /// The route to its destination, if that is no endpoint of this host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<RouteDetail>,
+}
+
+/// Who judges packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Judge {
+    /// The hooks: their programs have been asked.
+    #[default]
+    Programs,
+    /// Rules of nftables, as there is no fast path: the policy that they are made of has been asked.
+    Nftables,
+    /// Nobody: there is no fast path, and policy does not count.
+    Nobody,
 }
 
 /// What one chain of rules says.

@@ -12,9 +12,11 @@ pub mod chain;
 pub mod classify;
 mod follow;
 mod labels;
+pub mod lint;
 pub mod memory;
 mod order;
 pub mod reference;
+pub mod review;
 mod sets;
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 mod arbitrary;
 mod examples;
+mod lint;
+mod review;
 
 use super::classify::Classifier;
 use super::reference::{self, Packet};

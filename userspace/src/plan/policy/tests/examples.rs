@@ -5,9 +5,9 @@ use super::*;
 use crate::resource::document::{Content, Format, parse};
 use std::path::Path;
 
-const NODE: &str = "compute-1";
+pub(super) const NODE: &str = "compute-1";
 
-fn resources(text: &str) -> Resources {
+pub(super) fn resources(text: &str) -> Resources {
     let mut resources = Resources::default();
     for document in parse(Path::new("f"), Format::Yaml, text.as_bytes()).unwrap() {
         match document.content {
@@ -18,14 +18,14 @@ fn resources(text: &str) -> Resources {
     resources
 }
 
-fn endpoint(name: &str, number: u16, labels: &str) -> String {
+pub(super) fn endpoint(name: &str, number: u16, labels: &str) -> String {
     format!(
         "---\napiVersion: projectcalico.org/v3\nkind: WorkloadEndpoint\nmetadata: {{ name: {name}, labels: {{ {labels} }} }}\n\
          spec: {{ node: {NODE}, interfaceName: tap{number}, mac: 'fa:16:3e:00:00:01', ipNetworks: ['2001:db8::{number:x}/128'] }}\n"
     )
 }
 
-fn global(name: &str, spec: &str) -> String {
+pub(super) fn global(name: &str, spec: &str) -> String {
     format!(
         "---\napiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {{ name: {name} }}\nspec: {spec}\n"
     )

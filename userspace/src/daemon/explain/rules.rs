@@ -1,0 +1,174 @@
+//! What would become of a packet where rules of nftables judge: the policy that they are made of is asked, as are the few
+//! things that `plan::nftables` says besides. Pure.
+
+use super::place;
+use crate::plan::policy::classify::{ChainId, Classifier};
+use crate::plan::policy::{Chain, Direction, Origin, Policies, memory};
+use crate::plan::{Attached, Plan};
+use crate::resource::policy::Protocol;
+use crate::resource::{EndpointName, Resources};
+use crate::status::{
+    Carried, DecidedAction, Decision, ExplainQuery, Explanation, FlowState, Judge, RuleName, SentBy, Side,
+};
+use dataplane_ebpf::abi::{Address, Reason};
+use dataplane_ebpf::decide::policy::{self, Subject};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
+
+/// What the rules are made of.
+pub struct Judged {
+    /// All resources.
+    pub resources: Resources,
+    /// This host.
+    pub plan: Plan,
+    /// Its policy; `None`: it does not count.
+    pub policies: Option<Policies>,
+    /// The host's own addresses.
+    pub host: BTreeSet<Ipv6Addr>,
+    /// What VMs send to the host is judged by their policy.
+    pub host_is_open: bool,
+}
+
+/// What becomes of the first packet of a flow.
+struct Verdict {
+    allowed: bool,
+    reason: Option<Reason>,
+    decisions: Vec<Decision>,
+}
+
+impl Judged {
+    /// What would become of the packet, were it the first of its flow.
+    pub fn explain(&self, query: &ExplainQuery) -> Result<Explanation, String> {
+        let ExplainQuery::Packet { from, to, upper } = query else {
+            return Err("there is no fast path whose programs could be asked about a frame; say --from and --to".to_owned());
+        };
+        let endpoints: BTreeMap<u32, (EndpointName, Attached)> = self
+            .plan
+            .attached()
+            .map(|(name, attached)| (attached.ifindex, (name.clone(), attached.clone())))
+            .collect();
+        let (sender, source) = place(from, &self.resources, &endpoints)?;
+        let (receiver, destination) = place(to, &self.resources, &endpoints)?;
+        if sender.is_none() && receiver.is_none() {
+            return Err(format!("neither {source} nor {destination} is an endpoint of this host"));
+        }
+        let of = |ifindex: Option<u32>| ifindex.and_then(|ifindex| endpoints.get(&ifindex));
+        let verdict = match &self.policies {
+            None => Verdict { allowed: true, reason: None, decisions: Vec::new() },
+            Some(policies) => {
+                let ends = (source, destination);
+                self.judge(policies, of(sender), of(receiver).map(|(name, _)| name), ends, *upper)
+            }
+        };
+        let Verdict { allowed, reason, decisions } = verdict;
+        let side = |ifindex, address| Side {
+            endpoint: of(ifindex).map(|(name, _)| name.to_string()),
+            address,
+            port: None,
+        };
+        Ok(Explanation {
+            judge: if self.policies.is_some() { Judge::Nftables } else { Judge::Nobody },
+            allowed,
+            reason: reason.map(|reason| reason.label().to_owned()),
+            source: side(sender, source),
+            destination: side(receiver, destination),
+            decisions,
+            flow: FlowState::None,
+            by: allowed.then_some(SentBy::Kernel),
+            next: None,
+            route: None,
+        })
+    }
+
+    /// The order is that of `plan::nftables::hooks`.
+    fn judge(
+        &self,
+        policies: &Policies,
+        sender: Option<&(EndpointName, Attached)>,
+        receiver: Option<&EndpointName>,
+        ends: (Ipv6Addr, Ipv6Addr),
+        upper: Carried,
+    ) -> Verdict {
+        let at_once = |reason: Option<Reason>| Verdict { allowed: reason.is_none(), reason, decisions: Vec::new() };
+        let to_host = sender.filter(|(_, attached)| receiver.is_none() && self.is_host(attached, ends.1));
+        if to_host.is_some() && every_vm_needs(upper) {
+            return at_once(None);
+        }
+        if upper.protocol == Protocol::ICMP6.0 && upper.icmp.0 < INFORMATIONAL {
+            return at_once(Some(Reason::UnrelatedError));
+        }
+        if to_host.is_some() && !self.host_is_open {
+            return at_once(Some(Reason::HostClosed));
+        }
+        let asked = sender.map(|(name, _)| (name, Direction::Egress)).into_iter();
+        let asked = asked.chain(receiver.map(|name| (name, Direction::Ingress)));
+        let mut decisions = Vec::new();
+        for (name, direction) in asked {
+            let (allowed, said) = ask(policies, name, direction, ends, upper);
+            let endpoint = Some(name.to_string());
+            decisions.extend(said.into_iter().map(|(action, origin)| Decision {
+                endpoint: endpoint.clone(),
+                action,
+                rule: RuleName::new(direction, &origin),
+            }));
+            if !allowed {
+                return Verdict { allowed: false, reason: Some(Reason::Policy), decisions };
+            }
+        }
+        Verdict { allowed: true, reason: None, decisions }
+    }
+
+    fn is_host(&self, attached: &Attached, address: Ipv6Addr) -> bool {
+        let gateways = attached.gateways.iter().map(|gateway| gateway.get());
+        gateways.chain([attached.gateway]).any(|own| own == address) || self.host.contains(&address)
+    }
+}
+
+/// Types of ICMPv6 from here on are no errors.
+const INFORMATIONAL: u8 = 128;
+
+/// What VMs may say to the host whatever policy says: multicast listeners, discovery, DHCPv6, DNS.
+fn every_vm_needs(upper: Carried) -> bool {
+    let Carried { protocol, source_port, port, icmp: (kind, _) } = upper;
+    match Protocol(protocol) {
+        Protocol::ICMP6 => matches!(kind, 130..=133 | 135 | 136 | 143),
+        Protocol::UDP => port == 53 || (source_port, port) == (546, 547),
+        _ => false,
+    }
+}
+
+/// What one chain says: its verdict, and the rules that log and decide.
+fn ask(
+    policies: &Policies,
+    name: &EndpointName,
+    direction: Direction,
+    (source, destination): (Ipv6Addr, Ipv6Addr),
+    upper: Carried,
+) -> (bool, Vec<(DecidedAction, Origin)>) {
+    // Of one endpoint only: who is not asked need not be compiled.
+    let one = policies.endpoints.get(name).map(|policy| (name.clone(), policy.clone()));
+    let one = Policies { endpoints: one.into_iter().collect(), sets: policies.sets.clone() };
+    let (classifier, chains) = Classifier::new(&one);
+    let Some((ingress, egress)) = chains.first() else { return (false, Vec::new()) };
+    let ChainId(number) = *if direction == Direction::Ingress { ingress } else { egress };
+    let (source_port, destination_port) = match Protocol(upper.protocol) {
+        Protocol::ICMP6 => (0, u16::from_be_bytes([upper.icmp.0, upper.icmp.1])),
+        protocol if protocol.has_ports() => (upper.source_port, upper.port),
+        _ => (0, 0),
+    };
+    let (source, destination) = (Address::from(source), Address::from(destination));
+    let subject = Subject {
+        source: &source,
+        destination: &destination,
+        protocol: upper.protocol,
+        source_port,
+        destination_port,
+    };
+    let decision = policy::evaluate(&memory::tables(&classifier), number, &subject);
+    let Chain { steps } = &classifier.chains[number as usize].chain;
+    let origin = |step: u32| steps.get(step as usize).map(|step| step.origin.clone());
+    let decided = if decision.allowed { DecidedAction::Allow } else { DecidedAction::Deny };
+    let logged = decision.logged.and_then(origin).map(|origin| (DecidedAction::Log, origin));
+    let said = logged.into_iter().chain(origin(decision.step).map(|origin| (decided, origin))).collect();
+    (decision.allowed, said)
+}
