@@ -47,6 +47,17 @@ pub fn attach_filter(namespace: &Namespace, interface: &str) -> Result<()> {
     namespace.run(&format!("tc filter add dev {interface} ingress pref 5 bpf da pinned {PIN}")).map(drop)
 }
 
+/// Attaches TC programs for IPv4 where Serval's are for everything: the kernel takes one protocol a preference.
+pub fn take_first_place(namespace: &Namespace, interface: &str) -> Result<()> {
+    pin(namespace, BPF_PROG_TYPE_SCHED_CLS)?;
+    namespace.run(&format!("tc qdisc add dev {interface} clsact"))?;
+    for side in ["ingress", "egress"] {
+        let filter = format!("{side} protocol ip pref 1 bpf da pinned {PIN}");
+        namespace.run(&format!("tc filter add dev {interface} {filter}"))?;
+    }
+    Ok(())
+}
+
 /// Loads the program as one of this type and pins it.
 fn pin(namespace: &Namespace, kind: u32) -> Result<()> {
     namespace.enter(|| {

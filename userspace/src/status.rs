@@ -9,7 +9,9 @@ pub use compare::{
     Change, Comparison, EndpointChange, FieldChange, MemberChange, PolicyChange, SessionChange,
 };
 pub use events::{EventHook, EventKind, PacketEvent, RuleCount, RuleName, Side, Way};
-pub use explain::{Carried, DecidedAction, Decision, ExplainQuery, Explanation, FlowState, Judge, Next, SentBy};
+pub use explain::{
+    Carried, DecidedAction, Decision, ExplainQuery, Explanation, FlowState, Judge, Next, SentBy,
+};
 
 use crate::apply::bird::BirdStatus;
 use crate::apply::fastpath::{TcHook, XdpHook};

@@ -31,7 +31,9 @@ fn govern(programs: &mut Programs, b: u32, egress: u32, ingress: u32) {
         (LOGS_AND_DENIES, 0, step_actions::LOG),
         (LOGS_AND_DENIES, 1, step_actions::DENY),
     ] {
-        steps.insert(StepKey { chain, step }, Step { action, next: step + 1, counter: chain }, 0).expect("a step");
+        steps
+            .insert(StepKey { chain, step }, Step { action, next: step + 1, counter: chain }, 0)
+            .expect("a step");
     }
     let mut policies: HashMap<_, u32, EndpointPolicy> = programs.map(names::POLICIES);
     let mut set = |ifindex, pair| {

@@ -120,8 +120,7 @@ fn what_rules_do_is_explained() -> Result<()> {
         Ok((output.status.success(), said))
     };
     for port in [ALLOWED, DENIED] {
-        let (allowed, said) =
-            explain(&["--to", "vm2", "--protocol", "UDP", "--port", &port.to_string()])?;
+        let (allowed, said) = explain(&["--to", "vm2", "--protocol", "UDP", "--port", &port.to_string()])?;
         ensure!(said["judge"] == "nftables" && allowed == (port == ALLOWED), "port {port}: {said}");
         let decisions = said["decisions"].as_array().context("no decisions")?;
         let last = decisions.last().context("no decision")?;

@@ -3,11 +3,11 @@
 use super::rig::{Cloud, Who::Vm, Who::World};
 use anyhow::{Context, Result, ensure};
 use nix::sys::socket::{SetSockOpt, setsockopt};
-use serval_tests::cloud::address;
+use serval_tests::cloud::{address, name, tap};
 use serval_tests::host::PATIENCE;
-use serval_tests::require_rig;
 use serval_tests::tap::Offloads;
 use serval_tests::wait::eventually;
+use serval_tests::{foreign, require_rig};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -49,6 +49,47 @@ fn slow(socket: UdpSocket) -> Result<UdpSocket> {
 
 fn by_kernel(cloud: &Cloud) -> Result<u64> {
     cloud.status(1)?.counter("delivered_kernel")
+}
+
+#[test]
+fn a_tap_without_hooks_is_closed_and_the_others_are_not() -> Result<()> {
+    require_rig!();
+    let open = (
+        "open",
+        "all()",
+        "types: [Ingress, Egress], ingress: [{ action: Allow }], egress: [{ action: Allow }]",
+    );
+    let cloud = Cloud::new("hookless", 3, "[fastpath]\ntc = \"clsact\"\n", Offloads::ALL, &[open])?;
+    cloud.passes(World, Vm(1), 80)?;
+    // Somebody else has the place of our filter, and the daemon looks at the TAP again.
+    let host = &cloud.host().namespace;
+    let tap = tap(1);
+    host.run(&format!("tc qdisc del dev {tap} clsact"))?;
+    foreign::take_first_place(host, &tap)?;
+    host.run(&format!("ip link set {tap} mtu 1400"))?;
+    cloud.host().wait_state(&name(1), "error")?;
+    let status = cloud.status(1)?;
+    println!("{}", status.reason());
+    ensure!(status.reason().contains("closed") && status.reason().contains("filter"), "{status:?}");
+    for (from, to) in [(Vm(1), Vm(2)), (Vm(1), World), (Vm(2), Vm(1)), (World, Vm(1))] {
+        let server = super::rig::socket(cloud.namespace(to), 81)?;
+        let client = super::rig::socket(cloud.namespace(from), 0)?;
+        for _ in 0..5 {
+            // Nobody is there, the kernel may say.
+            if let Err(error) = client.send_to(b"unjudged", SocketAddr::from((to.address(), 81))) {
+                println!("{error}");
+            }
+        }
+        ensure!(super::rig::receive(&server)?.is_none(), "a datagram passed a TAP without hooks");
+    }
+    cloud.passes(Vm(2), Vm(3), 80)?;
+    cloud.passes(World, Vm(2), 80)?;
+
+    host.run(&format!("tc qdisc del dev {tap} clsact"))?;
+    cloud.host().wait_status("the hooks back", |status| {
+        status.endpoint(&name(1)).is_some_and(|endpoint| endpoint.state() == "up")
+    })?;
+    cloud.passes(World, Vm(1), 80)
 }
 
 #[test]

@@ -79,7 +79,10 @@ fn check_names_exactly_the_endpoints_that_a_change_touches_and_changes_nothing()
     ensure!(code == Some(0) && touched(&said)?.keys().eq(["vm1"].iter()), "a rule: {said}");
     let change = &touched(&said)?["vm1"]["policy"];
     ensure!(change.as_array().is_some_and(|directions| directions.len() == 1), "{said}");
-    ensure!(change[0]["direction"] == "ingress" && change[0]["go"].as_array().is_some_and(Vec::is_empty), "{said}");
+    ensure!(
+        change[0]["direction"] == "ingress" && change[0]["go"].as_array().is_some_and(Vec::is_empty),
+        "{said}"
+    );
     let come = change[0]["come"].as_array().context("rules that come")?;
     ensure!(come.len() == 1 && come[0]["policy"] == "web" && come[0]["rule"] == 0, "{said}");
     ensure!(said["comparison"]["flows_judged_again"] == true, "{said}");
@@ -94,7 +97,8 @@ fn check_names_exactly_the_endpoints_that_a_change_touches_and_changes_nothing()
     let (said, _) = check(&cloud, &directory)?;
     let by_name = touched(&said)?;
     ensure!(by_name.keys().eq(["vm1", "vm2", "vm3", "vm9"].iter()), "endpoints: {said}");
-    let changes = ["vm1", "vm2", "vm3", "vm9"].map(|name| by_name[name]["change"].as_str().unwrap_or_default());
+    let changes =
+        ["vm1", "vm2", "vm3", "vm9"].map(|name| by_name[name]["change"].as_str().unwrap_or_default());
     ensure!(changes == ["changed", "changed", "removed", "added"], "{said}");
     let fields = by_name["vm1"]["fields"].as_array().context("fields")?;
     ensure!(fields.len() == 1 && fields[0]["field"] == "MAC", "{said}");
@@ -106,7 +110,8 @@ fn check_names_exactly_the_endpoints_that_a_change_touches_and_changes_nothing()
     ensure!(code == Some(1) && said.get("comparison").is_none(), "refused: {said}");
 
     ensure!(status()? == before, "asking has changed something: {before:?} -> {:?}", status()?);
-    let endpoints: Vec<_> = (1..=3).map(|number| cloud.host().endpoint(&name(number))).collect::<Result<_>>()?;
+    let endpoints: Vec<_> =
+        (1..=3).map(|number| cloud.host().endpoint(&name(number))).collect::<Result<_>>()?;
     ensure!(endpoints.iter().all(|endpoint| endpoint.state() == "up"), "{endpoints:?}");
     Ok(())
 }

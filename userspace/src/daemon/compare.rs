@@ -105,7 +105,11 @@ impl Present {
 }
 
 /// What an endpoint of this host is, field by field; `None`: there is none of this name.
-fn described(resources: &Resources, plan: &Plan, name: &EndpointName) -> Option<BTreeMap<&'static str, String>> {
+fn described(
+    resources: &Resources,
+    plan: &Plan,
+    name: &EndpointName,
+) -> Option<BTreeMap<&'static str, String>> {
     let planned = plan.endpoints.get(name)?;
     let WorkloadEndpoint { interface, mac, .. } = resources.endpoints.get(name)?;
     let mut fields = BTreeMap::from([("interface", interface.to_string()), ("MAC", mac.to_string())]);

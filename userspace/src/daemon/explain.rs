@@ -10,8 +10,8 @@ use crate::plan::policy::{Chain, Direction, Origin};
 use crate::plan::{Attached, Plan, Uplink};
 use crate::resource::{EndpointName, Resources};
 use crate::status::{
-    Carried, DecidedAction, Decision, EventKind, ExplainQuery, Explanation, FlowState, Judge, Next, PacketEvent,
-    RouteDetail, SentBy, Side,
+    Carried, DecidedAction, Decision, EventKind, ExplainQuery, Explanation, FlowState, Judge, Next,
+    PacketEvent, RouteDetail, SentBy, Side,
 };
 use dataplane_ebpf::abi::Event;
 use dataplane_ebpf::decide::flow::Party;

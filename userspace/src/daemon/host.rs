@@ -301,7 +301,8 @@ impl Host {
     }
 
     /// Opens a TAP for its endpoint, or sees that it is as planned: maps, hooks, kernel. How many things had to be
-    /// changed. A kernel that refuses does not keep the hooks off: they guard.
+    /// changed. A kernel that refuses does not keep the hooks off: they guard. A TAP that cannot
+    /// have them is closed, if policy counts: nobody would judge.
     async fn open_tap(&mut self, attached: &Attached) -> (HookReport, Result<usize, Failure>) {
         let mut faults = Vec::new();
         let mut hooks = off();
@@ -309,8 +310,21 @@ impl Host {
             // Blocks for the kernel's grace periods, and may: this is the main thread, and all else runs on workers.
             match fast_path.apply(attached, &advertise::render(attached)) {
                 Ok(report) => hooks = report,
-                Err(error) => faults.push(in_one_line(&error)),
+                Err(error) => {
+                    faults.push(in_one_line(&error));
+                    let before =
+                        self.ledger.get(attached.ifindex).filter(|_| fast_path.has(attached.ifindex));
+                    hooks = before.map_or_else(off, |entry| entry.hooks.clone());
+                }
             }
+        }
+        // What XDP does not finish is judged at TC, and so is what the kernel delivers.
+        if self.fast_path.is_ok() && hooks.tc == TcHook::Off && self.config.policy.enforce {
+            faults.extend(hooks.reason);
+            faults.extend(self.close(attached.ifindex).await.err().map(|failure| failure.message));
+            let message =
+                format!("closed, as nothing but its hooks keeps up its policy: {}", faults.join("; "));
+            return (off(), Err(message.into()));
         }
         let mut changed = 0;
         let mut passes = false;

@@ -250,6 +250,11 @@ impl FastPath {
         }
     }
 
+    /// Whether an endpoint has what was last applied to it without an error.
+    pub fn has(&self, ifindex: u32) -> bool {
+        self.applied.contains_key(&ifindex)
+    }
+
     /// Takes the fast path from an interface and removes all that belonged to it, also when the device is gone.
     pub fn remove(&mut self, ifindex: u32) -> Result<(), FastPathError> {
         self.maps.endpoints.remove(&ifindex)?;

@@ -40,7 +40,10 @@ impl Judged {
     /// What would become of the packet, were it the first of its flow.
     pub fn explain(&self, query: &ExplainQuery) -> Result<Explanation, String> {
         let ExplainQuery::Packet { from, to, upper } = query else {
-            return Err("there is no fast path whose programs could be asked about a frame; say --from and --to".to_owned());
+            return Err(
+                "there is no fast path whose programs could be asked about a frame; say --from and --to"
+                    .to_owned(),
+            );
         };
         let endpoints: BTreeMap<u32, (EndpointName, Attached)> = self
             .plan
@@ -89,7 +92,8 @@ impl Judged {
         ends: (Ipv6Addr, Ipv6Addr),
         upper: Carried,
     ) -> Verdict {
-        let at_once = |reason: Option<Reason>| Verdict { allowed: reason.is_none(), reason, decisions: Vec::new() };
+        let at_once =
+            |reason: Option<Reason>| Verdict { allowed: reason.is_none(), reason, decisions: Vec::new() };
         let to_host = sender.filter(|(_, attached)| receiver.is_none() && self.is_host(attached, ends.1));
         if to_host.is_some() && every_vm_needs(upper) {
             return at_once(None);

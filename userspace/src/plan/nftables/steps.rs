@@ -48,8 +48,8 @@ pub(super) fn render(number: usize, chain: &Chain, view: View, sets: &mut Addres
         for step in &chain.steps[begin..end] {
             let before = rules.len();
             rule(step, end, view, sets, &mut rules);
-            let is_final =
-                !matches!(step.action, StepAction::Log(_)) && rules.get(before).is_some_and(|rule| rule.always);
+            let is_final = !matches!(step.action, StepAction::Log(_))
+                && rules.get(before).is_some_and(|rule| rule.always);
             if is_final {
                 break;
             }

@@ -22,7 +22,9 @@ pub fn lint(resources: &Resources, node: &str, policies: &Policies) -> Vec<Confl
         let message = applied.is_empty().then(|| closed(resources, endpoint))??;
         Some(note(id, "spec.profiles", message))
     });
-    endpoints.chain(resources.policies.values().flat_map(|policy| of_policy(resources, &labelled, policy))).collect()
+    endpoints
+        .chain(resources.policies.values().flat_map(|policy| of_policy(resources, &labelled, policy)))
+        .collect()
 }
 
 /// Why an endpoint that no policy selects is closed, if it is.
@@ -34,7 +36,9 @@ fn closed(resources: &Resources, endpoint: &WorkloadEndpoint) -> Option<String> 
         Some(name) => Some(format!(
             "no policy selects it, and there is no Profile {name}: nothing may pass to it or from it"
         )),
-        None => Some("no policy selects it, and it names no profile: nothing may pass to it or from it".to_owned()),
+        None => Some(
+            "no policy selects it, and it names no profile: nothing may pass to it or from it".to_owned(),
+        ),
     }
 }
 
@@ -45,7 +49,10 @@ fn of_policy(resources: &Resources, labelled: &Labelled<'_>, policy: &Policy) ->
         odd.push(note(
             id(),
             "spec.tier",
-            format!("there is no Tier {}; it is asked after all others and drops what no rule matches", policy.tier),
+            format!(
+                "there is no Tier {}; it is asked after all others and drops what no rule matches",
+                policy.tier
+            ),
         ));
     }
     let selects = |endpoint| policy.selector.matches(labelled.of(endpoint));

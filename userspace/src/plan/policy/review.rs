@@ -47,8 +47,10 @@ pub fn review(before: &Policies, after: &Policies) -> BTreeMap<EndpointName, Vec
     let mut touched = BTreeMap::new();
     for (name, now) in &before.endpoints {
         let Some(then) = after.endpoints.get(name) else { continue };
-        let directions =
-            [(Direction::Ingress, &now.ingress, &then.ingress), (Direction::Egress, &now.egress, &then.egress)];
+        let directions = [
+            (Direction::Ingress, &now.ingress, &then.ingress),
+            (Direction::Egress, &now.egress, &then.egress),
+        ];
         let changes: Vec<_> = directions
             .into_iter()
             .filter_map(|(direction, now, then)| {

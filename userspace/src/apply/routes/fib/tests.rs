@@ -42,7 +42,14 @@ fn new(id: RouteId, route: Route) -> Event {
 }
 
 fn link(up: bool) -> Link {
-    Link { name: "eth".into(), mac: Some(Mac::new([2, 0, 0, 0, 0, 1])), mtu: 1500, device_mtu: 1500, up, carrier: up }
+    Link {
+        name: "eth".into(),
+        mac: Some(Mac::new([2, 0, 0, 0, 0, 1])),
+        mtu: 1500,
+        device_mtu: 1500,
+        up,
+        carrier: up,
+    }
 }
 
 fn neighbour(last: u8) -> Neighbour {

@@ -6,7 +6,8 @@ use crate::apply::routes::fib::{RouteView, Suspension};
 use crate::apply::routes::hops::View;
 use crate::apply::routes::prefix::Prefix;
 use crate::apply::routes::report::{
-    self, Forwarder, NextHopDetail, RouteDetail, RoutesQuery, RoutesReport, RoutesState, RoutesStatus, Selection,
+    self, Forwarder, NextHopDetail, RouteDetail, RoutesQuery, RoutesReport, RoutesState, RoutesStatus,
+    Selection,
 };
 
 impl Worker {

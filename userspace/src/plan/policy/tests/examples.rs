@@ -136,7 +136,9 @@ fn rules_that_log_may_be_many() {
     let world = endpoint("a", 1, "")
         + &global(
             "logs",
-            &format!("{{ingress: [{{action: Allow, protocol: UDP}}, {log}, {{action: Deny, destination: {{ports: [81]}}, protocol: TCP}}, {log}, {{action: Pass}}]}}"),
+            &format!(
+                "{{ingress: [{{action: Allow, protocol: UDP}}, {log}, {{action: Deny, destination: {{ports: [81]}}, protocol: TCP}}, {log}, {{action: Pass}}]}}"
+            ),
         )
         + "---\napiVersion: projectcalico.org/v3\nkind: Tier\nmetadata: { name: last }\nspec: { order: 2000000 }\n"
         + &global("last.all", &format!("{{tier: last, ingress: [{log}, {{action: Allow}}]}}"));
@@ -156,7 +158,10 @@ fn rules_that_log_may_be_many() {
     // 40 that log, and twice the others, the end of the tier, and that of all.
     assert_eq!(fault(&world((STEPS - 40) / 2 - 2)), None);
     let fault = fault(&world((STEPS - 40) / 2 - 1)).unwrap();
-    assert!(fault.contains("no packet to it may pass: its policies have 4098 rules (counted twice"), "{fault}");
+    assert!(
+        fault.contains("no packet to it may pass: its policies have 4098 rules (counted twice"),
+        "{fault}"
+    );
 }
 
 #[test]
@@ -170,7 +175,8 @@ fn what_the_hooks_cannot_follow_is_closed_and_said_so() {
     let open = global("open", "{egress: [{action: Allow}]}");
     let resources = |tiers: &str| resources(&(endpoint("a", 1, "") + tiers + &open));
     let of = |resources: &Resources| policies(resources, NODE).endpoints.into_values().next().unwrap();
-    let fits = of(&resources(&tiers.replace("t30, egress: [{action: Pass}]", "t30, egress: [{action: Allow}]")));
+    let fits =
+        of(&resources(&tiers.replace("t30, egress: [{action: Pass}]", "t30, egress: [{action: Allow}]")));
     assert_eq!(fits.fault, None);
     let long = of(&resources(&(tiers.clone() + &tiers.replace("t1", "u1"))));
     assert_eq!(long.egress, Chain::closed());

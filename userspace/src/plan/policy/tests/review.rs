@@ -62,7 +62,8 @@ fn another_order_is_a_change_and_other_numbers_are_none() {
     // A set in front of all others, and a rule that never matches in front of the others.
     let never = "{action: Deny, ipVersion: 4}";
     let with_sets = |first: &str| {
-        global("a", &format!("{{selector: role == 'db', egress: [{first}]}}")) + &world(&format!("{LB}, {HTTP}"))
+        global("a", &format!("{{selector: role == 'db', egress: [{first}]}}"))
+            + &world(&format!("{LB}, {HTTP}"))
     };
     let other = touched(
         &with_sets("{action: Allow, destination: {nets: ['2001:db8:1::/64']}}"),
