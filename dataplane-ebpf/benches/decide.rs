@@ -200,5 +200,5 @@ fn frame(to: Address, protocol: u8, hop_limit: u8, mut payload: Vec<u8>, checksu
     let fixed = [0x60, 0, 0, 0, high, low, protocol, hop_limit];
     let (from, to) = (from.octets(), to.octets());
     let bytes = [&ROUTER_MAC[..], &MACS[0], &[0x86, 0xdd], &fixed, &from, &to, &payload].concat();
-    MemoryFrame { bytes, gso_size: 0, vlan: None }
+    MemoryFrame { bytes, ..MemoryFrame::default() }
 }

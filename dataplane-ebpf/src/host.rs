@@ -31,6 +31,8 @@ pub struct MemoryFrame {
     pub gso_size: usize,
     /// VLAN of the tag that was taken out of the bytes.
     pub vlan: Option<u16>,
+    /// See [`Frame::needs_neighbour`].
+    pub needs_neighbour: bool,
 }
 
 impl Frame for MemoryFrame {
@@ -48,6 +50,10 @@ impl Frame for MemoryFrame {
 
     fn vlan_id(&self) -> u16 {
         self.vlan.unwrap_or(0)
+    }
+
+    fn needs_neighbour(&self, _ifindex: u32, _source: [u64; 2], _destination: [u64; 2]) -> bool {
+        self.needs_neighbour
     }
 
     fn view<T: FromBytes + Immutable + KnownLayout + Unaligned>(&self, offset: usize) -> Option<&T> {
@@ -187,6 +193,10 @@ impl Tables for MemoryTables {
 
     fn may_hand_over(&self, ifindex: u32, endpoint: &Endpoint, source: &Address) -> Result<(), Reason> {
         self.limits.as_ref().map_or(Ok(()), |limits| limits.may_hand_over(ifindex, endpoint.slot, source))
+    }
+
+    fn may_resolve(&self, ifindex: u32, endpoint: &Endpoint) -> bool {
+        self.limits.as_ref().is_none_or(|limits| limits.may_resolve(ifindex, endpoint.slot))
     }
 
     fn choose_device(&self, ifindex: u32, hook: Hook) -> bool {

@@ -111,6 +111,8 @@ numbered! {
         HostLimited = 24, "host_limited";
         /// From one more link-local address than the host deals with of one VM.
         LinkLocalLimited = 25, "link_local_limited";
+        /// The kernel would have to find its next hop's MAC, more often than it does so for one VM.
+        NeighbourLimited = 26, "neighbour_limited";
     }
 }
 

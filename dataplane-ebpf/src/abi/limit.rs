@@ -41,11 +41,13 @@ pub struct Allowance {
     pub answers: u64,
     /// The same of packets for the host.
     pub host: u64,
+    /// The same of packets for which the kernel has to find a neighbour.
+    pub neighbours: u64,
     /// Link-local addresses it has used.
     pub link_locals: [LinkLocal; LINK_LOCALS],
 }
 
-const _: () = assert!(size_of::<Allowance>() == 24 + 24 * LINK_LOCALS);
+const _: () = assert!(size_of::<Allowance>() == 32 + 24 * LINK_LOCALS);
 
 /// A link-local address that an endpoint has used.
 #[repr(C)]

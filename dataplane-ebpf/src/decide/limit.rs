@@ -5,8 +5,9 @@
 //! they are the host's, which answers them or tells their sender why not. What the host forwards is not limited; of that
 //! an error goes to an address of the VM's own, and the kernel limits errors to each address (`net.ipv6.icmp.ratelimit`).
 //!
-//! The kernel makes a neighbour of every link-local address that it has something to say to. VMs choose those
-//! themselves, and the table is one for all interfaces and namespaces (`net.ipv6.neigh.default.gc_thresh3`).
+//! The kernel makes a neighbour of every link-local address that it has something to say to, and of every address on a
+//! link of its own that it has something to forward to. VMs choose both, and the table is one for all interfaces and
+//! namespaces (`net.ipv6.neigh.default.gc_thresh3`): full, it has no room for the next hops of anybody else.
 
 use super::guard::Packet;
 use crate::abi::{Address, Allowance, Rate, Reason};
@@ -15,6 +16,10 @@ use core::hint::black_box;
 /// After this time without a packet a link-local address is forgotten, as the kernel then does with an idle neighbour
 /// (`gc_stale_time`).
 const FORGET_NS: u64 = 60_000_000_000;
+
+/// Packets for which the kernel has to find a neighbour first: 20 a second, 40 at once. What it has not found occupies the
+/// table for five seconds (`neigh_forced_gc`), so one VM never has more than a seventh of the usual 1,024.
+const NEIGHBOURS: Rate = Rate { cost: 50_000_000, capacity: 2_000_000_000 };
 
 /// What is allowed, and the clock by which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +65,16 @@ pub fn hand_over(
     if take(&mut allowance.host, limits.host, limits.now) { Ok(()) } else { Err(Reason::HostLimited) }
 }
 
+/// Takes the right to have the kernel look for a neighbour for one packet.
+#[inline(always)]
+pub fn resolve(allowance: &mut Allowance, ifindex: u32, limits: &Limits) -> bool {
+    if limits.host.cost == 0 {
+        return true;
+    }
+    begin(allowance, ifindex);
+    take(&mut allowance.neighbours, NEIGHBOURS, limits.now)
+}
+
 /// Forgets what another endpoint used up that had the slot before.
 #[inline(always)]
 fn begin(allowance: &mut Allowance, ifindex: u32) {
@@ -69,6 +84,7 @@ fn begin(allowance: &mut Allowance, ifindex: u32) {
     allowance.ifindex = ifindex;
     allowance.answers = 0;
     allowance.host = 0;
+    allowance.neighbours = 0;
     for place in &mut allowance.link_locals {
         place.seen = 0;
     }
@@ -160,6 +176,15 @@ mod tests {
         assert_eq!(from(0, SECOND + FORGET_NS - 1), Ok(()), "one that is in use is remembered");
         assert_eq!(from(100, SECOND + FORGET_NS), Ok(()), "another's place is free again");
         assert_eq!(from(0, SECOND + FORGET_NS), Ok(()));
+    }
+
+    #[test]
+    fn neighbours_are_looked_for_a_few_at_a_time() {
+        let mut allowance = Allowance::default();
+        let mut found = |now| (0..1000).filter(|_| resolve(&mut allowance, TAP, &limits(now))).count();
+        assert_eq!(found(SECOND), 40);
+        assert_eq!(found(2 * SECOND), 20);
+        assert_eq!(found(100 * SECOND), 40);
     }
 
     #[test]

@@ -62,6 +62,9 @@ pub trait Tables {
     /// Takes the right to hand the host one more packet that the endpoint behind a TAP sends from `source`.
     fn may_hand_over(&self, ifindex: u32, endpoint: &Endpoint, source: &Address) -> Result<(), Reason>;
 
+    /// Takes the right to have the kernel look for a neighbour for one packet of the endpoint behind a TAP.
+    fn may_resolve(&self, ifindex: u32, endpoint: &Endpoint) -> bool;
+
     /// Chooses the device that a frame leaves by which `hook` redirects; `false` when XDP cannot send there, and TC is to
     /// try. TC is not told: the kernel drops the frame when the device is gone.
     fn choose_device(&self, ifindex: u32, hook: Hook) -> bool;
@@ -241,7 +244,7 @@ pub fn decide<'t, F: Frame, T: Tables>(
     if packet.discovery {
         cold_path();
         return match discovery::decide(frame, headers, tables, ifindex, endpoint, &packet) {
-            Verdict::Pass => hand_over(tables, ifindex, endpoint, &packet, hook),
+            Verdict::Pass => hand_over(frame, tables, ifindex, endpoint, &packet, Party::HOST, hook),
             verdict => verdict,
         };
     }
@@ -265,27 +268,41 @@ pub fn decide<'t, F: Frame, T: Tables>(
             Verdict::Drop(reason)
         }
         Ok(()) if destination.exit.is_some() => Verdict::Forward(destination.exit),
-        Ok(()) => hand_over(tables, ifindex, endpoint, &packet, hook),
+        Ok(()) => hand_over(frame, tables, ifindex, endpoint, &packet, destination.to, hook),
     }
 }
 
-/// Hands a packet on: what is the host's own, as far as its VM may. XDP hands it to TC, which asks.
+/// Hands a packet on, as far as its VM may: what is the host's own, and what makes the kernel look for a neighbour. XDP
+/// hands it to TC, which asks.
 #[inline(always)]
-fn hand_over<'t, T: Tables>(
+fn hand_over<'t, F: Frame, T: Tables>(
+    frame: &F,
     tables: &T,
     ifindex: u32,
     endpoint: &Endpoint,
     packet: &guard::Packet,
+    to: Party,
     hook: Hook,
 ) -> Verdict<'t> {
-    if hook == Hook::Xdp || !limit::is_link_scope(packet) {
+    if hook == Hook::Xdp {
         return Verdict::Pass;
     }
     cold_path();
-    match tables.may_hand_over(ifindex, endpoint, &packet.source) {
-        Ok(()) => Verdict::Pass,
-        Err(reason) => Verdict::Drop(reason),
+    if limit::is_link_scope(packet) {
+        return match tables.may_hand_over(ifindex, endpoint, &packet.source) {
+            Ok(()) => Verdict::Pass,
+            Err(reason) => Verdict::Drop(reason),
+        };
     }
+    // VMs are neighbours for good.
+    if !to.is_host()
+        && !to.is_endpoint()
+        && frame.needs_neighbour(ifindex, packet.source.words(), packet.destination.words())
+        && !tables.may_resolve(ifindex, endpoint)
+    {
+        return Verdict::Drop(Reason::NeighbourLimited);
+    }
+    Verdict::Pass
 }
 
 /// Where policy is asked.

@@ -40,6 +40,20 @@ pub fn may_hand_over(ifindex: u32, slot: u32, source: &Address) -> Result<(), Re
     }
 }
 
+/// [`limit::resolve`] on the map.
+#[inline(always)]
+pub fn may_resolve(ifindex: u32, slot: u32) -> bool {
+    limit_resolve(ifindex, slot) != 0
+}
+
+/// Not 0: one more packet to an unknown neighbour.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn limit_resolve(ifindex: u32, slot: u32) -> u32 {
+    let Some(allowance) = allowance(slot) else { return 0 };
+    u32::from(limit::resolve(allowance, ifindex, &limits()))
+}
+
 /// Not 0: one more answer.
 #[unsafe(no_mangle)]
 #[inline(never)]

@@ -130,6 +130,11 @@ impl Tables for MapTables {
     }
 
     #[inline(always)]
+    fn may_resolve(&self, ifindex: u32, endpoint: &Endpoint) -> bool {
+        limits::may_resolve(ifindex, endpoint.slot)
+    }
+
+    #[inline(always)]
     fn choose_device(&self, ifindex: u32, hook: Hook) -> bool {
         match hook {
             Hook::Xdp => DEVICES.redirect(ifindex, u64::from(XDP_PASS)) == Ok(XDP_REDIRECT),

@@ -4,7 +4,8 @@ use crate::linear::{self, Linear};
 use aya_ebpf::Global;
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{
-    bpf_redirect, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+    bpf_fib_lookup, bpf_redirect, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data,
+    bpf_skb_store_bytes,
 };
 use core::ptr;
 use dataplane_ebpf::abi::MARK_JUDGED;
@@ -25,6 +26,28 @@ static MARK: Global<u32> = Global::new(dataplane_ebpf::abi::MARK);
 fn mark() -> u32 {
     MARK.load()
 }
+
+/// Answer of `bpf_fib_lookup`: there is a next hop, and its MAC is not known (`BPF_FIB_LKUP_RET_NO_NEIGH`).
+const NO_NEIGHBOUR: i64 = 7;
+const AF_INET6: u8 = 10;
+
+/// What the kernel is asked about a packet's way: `struct bpf_fib_lookup` with addresses as words.
+#[repr(C)]
+#[derive(Default)]
+struct Way {
+    family: u8,
+    protocol: u8,
+    ports: [u16; 2],
+    length: u16,
+    ifindex: u32,
+    flow: u32,
+    source: [u64; 2],
+    destination: [u64; 2],
+    /// VLAN and MACs, which the kernel writes.
+    link: [u64; 2],
+}
+
+const _: () = assert!(size_of::<Way>() == 64);
 
 /// The frame that a TC program was called for.
 pub struct SkbFrame {
@@ -132,6 +155,16 @@ impl Frame for SkbFrame {
     fn vlan_id(&self) -> u16 {
         // SAFETY: as above. The kernel keeps 0 here when there is no tag.
         unsafe { ((*self.skb).vlan_tci & VLAN_ID) as u16 }
+    }
+
+    #[inline(always)]
+    fn needs_neighbour(&self, ifindex: u32, source: [u64; 2], destination: [u64; 2]) -> bool {
+        let mut way = Way { family: AF_INET6, ifindex, source, destination, ..Way::default() };
+        // SAFETY: `way` is laid out as the helper's `struct bpf_fib_lookup`, of that size.
+        let found = unsafe {
+            bpf_fib_lookup(self.skb.cast(), ptr::from_mut(&mut way).cast(), size_of::<Way>() as i32, 0)
+        };
+        found == NO_NEIGHBOUR
     }
 
     #[inline(always)]

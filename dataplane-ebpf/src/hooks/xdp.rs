@@ -101,6 +101,11 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
+    fn needs_neighbour(&self, _ifindex: u32, _source: [u64; 2], _destination: [u64; 2]) -> bool {
+        false
+    }
+
+    #[inline(always)]
     fn view<T: FromBytes + Immutable + KnownLayout + Unaligned>(&self, offset: usize) -> Option<&T> {
         linear::view(self, offset)
     }

@@ -28,6 +28,10 @@ impl MemoryLimits {
         self.with(slot, |allowance, limits| limit::hand_over(allowance, ifindex, source, limits))
     }
 
+    pub(super) fn may_resolve(&self, ifindex: u32, slot: u32) -> bool {
+        self.with(slot, |allowance, limits| limit::resolve(allowance, ifindex, limits))
+    }
+
     fn with<R>(&self, slot: u32, take: impl FnOnce(&mut Allowance, &Limits) -> R) -> R {
         take(self.allowances.borrow_mut().entry(slot).or_default(), &self.limits.get())
     }

@@ -21,6 +21,10 @@ pub trait Frame {
     /// The VLAN of that tag; 0 for a priority tag, which belongs to no VLAN, and without a tag.
     fn vlan_id(&self) -> u16;
 
+    /// The kernel, which received the frame on `ifindex`, would have to ask who has the MAC of its next hop. `false` where
+    /// nobody can tell: XDP hands such a frame to TC.
+    fn needs_neighbour(&self, ifindex: u32, source: [u64; 2], destination: [u64; 2]) -> bool;
+
     /// A header at an offset known at compile time, within the first 74 bytes.
     fn view<T: FromBytes + Immutable + KnownLayout + Unaligned>(&self, offset: usize) -> Option<&T>;
 

@@ -9,6 +9,7 @@ use dataplane_ebpf::host::{MemoryLimits, MemoryTables};
 use serval_tests::cases::{GATEWAY, VM_A, VM_B, World, discovery, from_a, link_local_a};
 use serval_tests::frame::{Frame, Payload, source_link_layer};
 use serval_tests::program::{Origin, Programs};
+use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
 /// At once, and none comes back within the test.
@@ -123,4 +124,26 @@ fn the_host_deals_with_a_few_link_local_addresses_of_a_vm() {
         assert_eq!(ask(Hook::Tc, &listener_report(link_local_a())), ["passed"], "the real one is known");
         assert_eq!(ask(Hook::Tc, &listener_report(Ipv6Addr::UNSPECIFIED)), ["passed"], "`::` is none");
     });
+}
+
+/// On the host build alone, which needs no neighbours; `attacks` shows the same of the kernel's.
+#[test]
+fn the_kernel_looks_for_a_few_neighbours_of_a_vm() {
+    let limits = Limits { answers: RATE, host: RATE, now: HOUR_NS };
+    // Without routes that the fast path knows.
+    let tables = MemoryTables {
+        limits: Some(MemoryLimits::new(limits)),
+        routes: BTreeMap::new(),
+        ..World::tables(NOWHERE)
+    };
+    let nowhere = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1);
+    let mut asked = question(&from_a(nowhere).carrying(Payload::udp(1, 2, b"x")));
+    asked.frame.needs_neighbour = true;
+    assert_eq!(on_host(&tables, Hook::Xdp, &asked).counted, [((VM_A.slot, "deferred"), 1)].into());
+    let of_many: Vec<_> = (0..100).map(|_| on_host(&tables, Hook::Tc, &asked).counted).collect();
+    let passed = of_many.iter().filter(|counted| counted.contains_key(&(VM_A.slot, "passed"))).count();
+    let limited = of_many.iter().filter(|counted| counted.contains_key(&(VM_A.slot, "neighbour_limited")));
+    assert_eq!((passed, limited.count()), (40, 60));
+    asked.frame.needs_neighbour = false;
+    assert_eq!(on_host(&tables, Hook::Tc, &asked).counted, [((VM_A.slot, "passed"), 1)].into());
 }

@@ -43,8 +43,14 @@ fn every_drop_reason_has_a_case() {
         .chain(policy::stories().iter().flat_map(Story::reasons).map(Reason::label))
         .collect();
     // Those need another state of the tables; `states_without_an_endpoint` and `limits` have them.
-    let elsewhere = [Reason::Unconfigured, Reason::AdminDown, Reason::HostLimited, Reason::LinkLocalLimited]
-        .map(Reason::label);
+    let elsewhere = [
+        Reason::Unconfigured,
+        Reason::AdminDown,
+        Reason::HostLimited,
+        Reason::LinkLocalLimited,
+        Reason::NeighbourLimited,
+    ]
+    .map(Reason::label);
     let missing: Vec<_> = Reason::ALL
         .iter()
         .map(|reason| reason.label())

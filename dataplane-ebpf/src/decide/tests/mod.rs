@@ -138,7 +138,7 @@ fn frames(origin: Origin) -> impl Strategy<Value = MemoryFrame> {
                     &payload,
                 ]
                 .concat();
-                MemoryFrame { bytes, gso_size: [0, 0, 1400][gso], vlan: None }
+                MemoryFrame { bytes, gso_size: [0, 0, 1400][gso], ..MemoryFrame::default() }
             },
         )
 }

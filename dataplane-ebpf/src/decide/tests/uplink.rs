@@ -16,7 +16,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..200), gso_size in 0..2000usize) {
-        let frame = MemoryFrame { bytes, gso_size, vlan: None };
+        let frame = MemoryFrame { bytes, gso_size, ..MemoryFrame::default() };
         run(Origin::Uplink, &frame, Hook::Xdp);
         run(Origin::Uplink, &frame, Hook::Tc);
     }
