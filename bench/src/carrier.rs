@@ -129,7 +129,15 @@ pub const SMALL: Contest = Contest {
 
 /// Small frames by many routes.
 pub const ROUTED: Contest = Contest {
-    carriers: &[Carrier::Open, Carrier::BareXdp, Carrier::OpenTc, Carrier::BareTc, Carrier::Kernel],
+    carriers: &[
+        Carrier::Serval,
+        Carrier::Open,
+        Carrier::BareXdp,
+        Carrier::ServalTc,
+        Carrier::OpenTc,
+        Carrier::BareTc,
+        Carrier::Kernel,
+    ],
     small: true,
 };
 

@@ -86,6 +86,9 @@ fn routes(far: Far) -> String {
             }
         }
         Far::Uplink(destinations) => {
+            let End { tap, mac, address } = ENDS[0];
+            batch += &format!("route add {address}/128 dev {tap}\n");
+            batch += &neighbour(address, mac, tap);
             let tap = ENDS[1].tap;
             for next_hop in 0..destinations.next_hops() {
                 batch += &neighbour(next_hop_address(next_hop), next_hop_mac(next_hop), tap);

@@ -58,7 +58,8 @@ fn attach(ifindex: [u32; 2], xdp: bool, policed: bool, setting: &Setting) -> Res
         tc: TcMode::Auto,
         xdp,
         max_routes: limits.routes,
-        uplink: UplinkMode::Off,
+        // What comes from there is judged: answers make a flow known.
+        uplink: UplinkMode::Tc,
         policed,
         host_is_open: false,
         max_flows: if policed { limits.flows } else { 1 },

@@ -1,6 +1,7 @@
 //! One CPU writes frames into a TAP as a VMM does, another reads them from the other TAP. How long a frame takes when
 //! the next one follows at once, and how much of that the sending CPU works.
 
+use super::program::Opening;
 use super::tally::{Asked, Tally};
 use super::wire::{Between, Wire};
 use crate::cpu;
@@ -30,6 +31,8 @@ const PAUSE: Duration = Duration::from_micros(10);
 /// The work of sending `frames` frames over a wire.
 pub struct Flood<B> {
     pub wire: Rc<Wire<B>>,
+    /// How flows begin that the wire does not open itself.
+    pub opening: Option<Opening>,
     pub frames: usize,
     /// For who writes and who reads.
     pub cpus: [usize; 2],
@@ -37,7 +40,11 @@ pub struct Flood<B> {
 
 impl<B: Between> Work for Flood<B> {
     fn round(&mut self) -> Result<Measured> {
-        let wire = self.wire.as_ref();
+        let wire = Rc::clone(&self.wire);
+        let wire = wire.as_ref();
+        if let Some(opening) = &mut self.opening {
+            opening.send()?;
+        }
         if let Some(wrong) = wire.establish()? {
             return Ok(Measured::Rejected(wrong));
         }

@@ -29,7 +29,7 @@ fn run(name: &str, kind: Kind, contest: Contest, (rounds, frames): (usize, usize
     let cpus = cpu::two()?;
     let mut arms = contest.arms(|carrier| {
         let wire = Rc::new(Wire::new(carrier, kind, &Setting::USUAL)?);
-        Ok(Box::new(Flood { wire, frames, cpus }))
+        Ok(Box::new(Flood { wire, opening: None, frames, cpus }))
     })?;
     let arms = interleave(name, &mut arms, rounds)?;
     let what = match kind {

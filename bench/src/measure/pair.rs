@@ -5,7 +5,7 @@ use super::wire::{Between, Wire, open};
 use anyhow::{Context, Result, ensure};
 use serval_tests::cloud::{address, endpoint, mac, name, running, subnet, tap};
 use serval_tests::guest::KernelGuest;
-use serval_tests::host::Host;
+use serval_tests::host::{Host, policy};
 use serval_tests::process::Running;
 use serval_tests::tap::Offloads;
 use serval_tests::traffic::iperf3_server;
@@ -33,13 +33,15 @@ pub enum Mode {
     Both,
     /// `fastpath.xdp = "off"`.
     TcOnly,
-    /// None: after `serval detach`.
+    /// None: the kernel alone, without policy.
     Kernel,
+    /// None: after `serval detach`, under the same policy as nftables rules.
+    Detached,
 }
 
 impl Mode {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Tc, Self::Xdp, Self::Both, Self::TcOnly, Self::Kernel];
+    pub const ALL: [Self; 6] = [Self::Tc, Self::Xdp, Self::Both, Self::TcOnly, Self::Kernel, Self::Detached];
 
     /// Its name in reports.
     pub const fn name(self) -> &'static str {
@@ -49,13 +51,14 @@ impl Mode {
             Self::Both => "serval, uplink = both",
             Self::TcOnly => "serval, TC only",
             Self::Kernel => crate::report::KERNEL,
+            Self::Detached => "serval, detached",
         }
     }
 
     /// As the configuration has it.
     const fn configuration(self) -> &'static str {
         match self {
-            Self::Tc | Self::Kernel => "[fastpath]\nuplink = \"tc\"\n",
+            Self::Tc | Self::Kernel | Self::Detached => "[fastpath]\nuplink = \"tc\"\n",
             Self::Xdp => "[fastpath]\nuplink = \"xdp\"\n",
             Self::Both => "[fastpath]\nuplink = \"both\"\n",
             Self::TcOnly => "[fastpath]\nxdp = \"off\"\nuplink = \"tc\"\n",
@@ -68,7 +71,44 @@ impl Mode {
             Self::Tc => Some(["forwarded_xdp", "delivered_tc"]),
             Self::Xdp | Self::Both => Some(["forwarded_xdp", "delivered_xdp"]),
             Self::TcOnly => Some(["forwarded_tc", "delivered_tc"]),
-            Self::Kernel => None,
+            Self::Kernel | Self::Detached => None,
+        }
+    }
+}
+
+/// What the cable between the hosts takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cable {
+    /// Frames of at most the MTU with whole checksums, as the cable of a network card: whoever sends cuts them, and whoever
+    /// receives puts them together (GRO).
+    Frames,
+    /// Segments that are still to be cut, up to 64 KiB with partial checksums: what no cable does, but a veth.
+    Segments,
+}
+
+impl Cable {
+    /// Its name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Frames => "frames",
+            Self::Segments => "segments",
+        }
+    }
+
+    /// In words.
+    pub const fn description(self) -> &'static str {
+        match self {
+            Self::Frames => "a cable that takes frames of 1500 bytes",
+            Self::Segments => "a veth between them that takes segments whole",
+        }
+    }
+
+    /// The switches of `ethtool -K`; GRO, as a network card does, and because a veth takes frames that XDP redirects when
+    /// its peer has it.
+    const fn switches(self) -> &'static str {
+        match self {
+            Self::Frames => "gro on gso off tso off tx off",
+            Self::Segments => "gro on tx on gso on tso on",
         }
     }
 }
@@ -91,12 +131,16 @@ pub struct Pair {
 impl Pair {
     /// Starts everything, and waits until the fast path knows its way.
     pub fn new(mode: Mode, kind: Kind) -> Result<Self> {
-        let mut hosts = [Host::new("bench-a")?, Host::new("bench-b")?];
+        let host = if mode == Mode::Kernel { Host::new } else { Host::policed };
+        let mut hosts = [host("bench-a")?, host("bench-b")?];
         connect(&hosts)?;
+        lay(&hosts, Cable::Frames)?;
         for host in &mut hosts {
             host.keep_quiet();
             host.configure(mode.configuration())?;
             host.put("subnet.yaml", subnet().document())?;
+            let open = policy("open", "all()", "ingress: [{action: Allow}], egress: [{action: Allow}]");
+            host.put("policy.yaml", open)?;
             host.start()?;
         }
         let mut taps = Vec::new();
@@ -107,7 +151,7 @@ impl Pair {
         }
         let [from, to] = [0, 1].map(|index| running(&hosts[index], GUESTS[index], Offloads::ALL));
         let guests = [from?, to?];
-        if mode == Mode::Kernel {
+        if matches!(mode, Mode::Kernel | Mode::Detached) {
             for host in &hosts {
                 let detached = host.serval(&["detach"])?;
                 ensure!(detached.status.success(), "{}", String::from_utf8_lossy(&detached.stderr));
@@ -133,6 +177,11 @@ impl Pair {
         })?;
         let server = iperf3_server(&guests[1].namespace)?;
         Ok(Self { wire: Rc::new(wire), guests, _server: server })
+    }
+
+    /// Takes another cable.
+    pub fn lay(&self, cable: Cable) -> Result<()> {
+        lay(&self.wire.between.hosts, cable)
     }
 
     /// Address of the iperf3 server.
@@ -164,14 +213,20 @@ impl Between for Hosts {
     }
 }
 
+/// Has the cable between the hosts be of this kind.
+fn lay(hosts: &[Host; 2], cable: Cable) -> Result<()> {
+    for host in hosts {
+        host.namespace.run(&format!("ethtool -K {UPLINK} {}", cable.switches()))?;
+    }
+    Ok(())
+}
+
 /// Lays a cable between the hosts, with routes to each other's VMs.
 fn connect([a, b]: &[Host; 2]) -> Result<()> {
     let (inside, other) = (&a.namespace, &b.namespace);
     inside.ip(&format!("link add {UPLINK} type veth peer name {UPLINK} netns {}", other.path()))?;
     for host in [a, b] {
         host.namespace.ip(&format!("link set {UPLINK} up"))?;
-        // As a network card does; a veth takes frames that XDP redirects when its peer does.
-        host.namespace.run(&format!("ethtool -K {UPLINK} gro on"))?;
     }
     for (number, (host, peer)) in (1u16..).zip([(a, b), (b, a)]) {
         let (ours, theirs) = (link_address(number), link_address(3 - number));

@@ -43,8 +43,8 @@ pub fn run(quick: bool) -> Result<Vec<Outcome>> {
 pub struct Live {
     wire: Rc<Wire<Path>>,
     source: Source,
-    /// Every frame once and its answer, where flows are to be known.
-    opening: Option<(u32, [Source; 2])>,
+    /// Where flows are to be known.
+    opening: Option<Opening>,
     asked: Asked,
     frames: u32,
 }
@@ -57,15 +57,9 @@ impl Live {
             Asked::New => varies.in_turn(),
         };
         let source = Source::new(&wire.between, From::Near, wire.stream.frame(), varies, cpu)?;
-        let opening = match (asked, varies.count()) {
-            (Asked::Known, Some(count)) => {
-                let answer = Stream::new(KIND, &wire.way.back());
-                let each = varies.in_turn();
-                let first = Source::new(&wire.between, From::Near, wire.stream.frame(), each, cpu)?;
-                let second = Source::new(&wire.between, From::Far, answer.frame(), each.answered(), cpu)?;
-                Some((count, [first, second]))
-            }
-            _ => None,
+        let opening = match asked {
+            Asked::Known => Opening::new(&wire, varies, cpu)?,
+            Asked::New => None,
         };
         Ok(Self { wire, source, opening, asked, frames })
     }
@@ -78,13 +72,36 @@ impl Live {
             return Ok(None);
         }
         let wrong = self.wire.establish()?;
-        if let Some((count, sources)) = &mut self.opening {
-            for source in sources {
-                source.send(*count)?;
-            }
+        if let Some(opening) = &mut self.opening {
+            opening.send()?;
             self.wire.drain()?;
         }
         Ok(wrong)
+    }
+}
+
+/// How many flows begin: every frame once, and its answer.
+pub struct Opening {
+    count: u32,
+    sources: [Source; 2],
+}
+
+impl Opening {
+    /// Of the flows of a wire; `None`: its frames do not vary.
+    pub fn new(wire: &Wire<Path>, varies: Varies, cpu: usize) -> Result<Option<Self>> {
+        let Some(count) = varies.count() else { return Ok(None) };
+        let (answer, each) = (Stream::new(KIND, &wire.way.back()), varies.in_turn());
+        let first = Source::new(&wire.between, From::Near, wire.stream.frame(), each, cpu)?;
+        let second = Source::new(&wire.between, From::Far, answer.frame(), each.answered(), cpu)?;
+        Ok(Some(Self { count, sources: [first, second] }))
+    }
+
+    /// Sends all of them; most are lost at TAPs that nobody reads, which is behind all that remembers flows.
+    pub fn send(&mut self) -> Result<()> {
+        for source in &mut self.sources {
+            source.send(self.count)?;
+        }
+        Ok(())
     }
 }
 

@@ -2,7 +2,7 @@
 //! into. Every packet is to another destination, chosen at random, so that of many routes hardly any is in a cache.
 
 use super::flood::{self, Flood};
-use super::program::{self, KIND, Live};
+use super::program::{self, KIND, Live, Opening};
 use super::tally::Asked;
 use super::wire::Wire;
 use crate::carrier::{Carrier, Far, Path, ROUTED, Setting};
@@ -16,15 +16,19 @@ use std::rc::Rc;
 pub const NAME: &str = "routes";
 
 /// How many routes there are.
-const COUNTS: [u32; 3] = [1, 1_000, 100_000];
+const COUNTS: &[u32] = &[1, 1_000, 100_000];
+const COUNTS_QUICK: &[u32] = &[1, 100_000];
 
 /// Runs the benchmark.
 pub fn run(quick: bool) -> Result<Vec<Outcome>> {
     let (rounds, frames, live) = if quick { (3, 5_000, 20_000) } else { (25, 60_000, 100_000) };
     let cpus = cpu::two()?;
-    let lanes = lanes()?;
+    let lanes = lanes(if quick { COUNTS_QUICK } else { COUNTS })?;
     let length = KIND.length();
-    let mut arms = arms(&lanes, |wire| Ok(Box::new(Flood { wire, frames, cpus })))?;
+    let mut arms = arms(&lanes, |wire| {
+        let opening = Opening::new(&wire, wire.way.varies(), cpus[0])?;
+        Ok(Box::new(Flood { wire, opening, frames, cpus }))
+    })?;
     let end_to_end = Outcome {
         name: format!("{NAME}: end to end"),
         title: format!("{length}-byte UDP frames from TAP to uplink (a TAP), {frames} a round"),
@@ -57,9 +61,11 @@ struct Lane {
 }
 
 /// Every carrier with every set of routes; bare redirects, which know no routes, once.
-fn lanes() -> Result<Vec<Lane>> {
+fn lanes(counts: &[u32]) -> Result<Vec<Lane>> {
     let widths = [Width::Host, Width::Prefix];
-    let sets = widths.into_iter().flat_map(|width| COUNTS.map(|count| Destinations { count, width }));
+    let sets = widths
+        .into_iter()
+        .flat_map(|width| counts.iter().map(move |count| Destinations { count: *count, width }));
     let mut lanes = Vec::new();
     for (number, destinations) in sets.enumerate() {
         for carrier in ROUTED.carriers {
@@ -67,7 +73,8 @@ fn lanes() -> Result<Vec<Lane>> {
                 continue;
             }
             let name = name(*carrier, destinations);
-            let setting = Setting { far: Far::Uplink(destinations), ..Setting::USUAL };
+            let setting =
+                Setting { far: Far::Uplink(destinations), flows: destinations.count, ..Setting::USUAL };
             let wire = Wire::new(*carrier, KIND, &setting).with_context(|| name.clone())?;
             lanes.push(Lane {
                 name,
