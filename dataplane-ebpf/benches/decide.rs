@@ -83,7 +83,7 @@ fn whole(criterion: &mut Criterion) {
     let open = tables();
     let policies = policies_of(10);
     known(&policies, FIRST_PORT);
-    let policed = MemoryTables { policies: Some(policies), ..tables() };
+    let policed = MemoryTables { policies: Some(policies), epoch: 1, ..tables() };
     let cases = [
         ("a datagram without policy", &open, datagram(FIRST_PORT), Action::Redirect(TAPS[1])),
         ("a datagram of a known flow", &policed, datagram(FIRST_PORT), Action::Redirect(TAPS[1])),

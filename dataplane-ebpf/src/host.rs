@@ -15,7 +15,7 @@ use crate::abi::{
     Uplink,
 };
 use crate::decide::event::{self, Told};
-use crate::decide::flow::{self, Question};
+use crate::decide::flow::{self, Flows, Question};
 use crate::decide::{Hook, Tables};
 use crate::wire::Frame;
 use std::cell::RefCell;
@@ -117,6 +117,8 @@ pub struct MemoryTables {
     pub limits: Option<MemoryLimits>,
     /// `PASS_UNCONFIGURED`.
     pub pass_unconfigured: bool,
+    /// The epoch of forwarding, raised by whoever changes what ways depend on.
+    pub epoch: u64,
     /// Policy and flows, if policy counts (`POLICED`).
     pub policies: Option<MemoryPolicies>,
     /// What is told of drops by the guard.
@@ -207,9 +209,17 @@ impl Tables for MemoryTables {
         self.policies.is_some()
     }
 
+    fn flows(&self) -> Option<&impl Flows> {
+        self.policies.as_ref()
+    }
+
+    fn with_question<R>(&self, _: R, act: impl FnOnce(&mut Question) -> R) -> R {
+        act(&mut Question { epoch: self.epoch, ..Question::default() })
+    }
+
     fn judge(&self, fill: impl FnOnce(&mut Question) -> Result<bool, Reason>) -> Result<(), Reason> {
         let Some(policies) = &self.policies else { return Ok(()) };
-        let mut question = Question::default();
+        let mut question = Question { epoch: self.epoch, ..Question::default() };
         if fill(&mut question)? { flow::judge(policies, &question) } else { Ok(()) }
     }
 

@@ -11,7 +11,8 @@ use aya::maps::{Array, HashMap, PerCpuArray};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use dataplane_ebpf::abi::{
-    Address, Advertisement, Counters, Endpoint, NextHopGroup, Owner, Rate, Route, Uplink, names,
+    Address, Advertisement, Counters, EPOCH_OF_FORWARDING, Endpoint, NextHopGroup, Owner, Rate, Route,
+    Uplink, names,
 };
 use dataplane_ebpf::decide::{Action, Hook};
 use dataplane_ebpf::host::{MemoryFrame, MemoryTables, labelled};
@@ -174,6 +175,8 @@ impl Programs {
         for (ifindex, uplink) in &tables.uplinks {
             uplinks.insert(ifindex, uplink, 0).expect("uplink");
         }
+        let mut generations: Array<_, u64> = self.map(names::GENERATION);
+        generations.set(EPOCH_OF_FORWARDING, tables.epoch, 0).expect("the epoch");
     }
 
     /// Runs the program of `hook` on a frame that came in on [`INGRESS`], as if a TAP or an uplink were there.

@@ -2,8 +2,11 @@
 
 mod fastpath_rig;
 
+use aya::maps::{Array, Map, MapData};
+use dataplane_ebpf::abi::{EPOCH_OF_FORWARDING, Mac, NextHopGroup, Route, Uplink, names};
 use fastpath_rig::{ADVERTISEMENT, Tap, counted, endpoint, in_namespace, run, tcx_programs, xdp_program};
 use serval::apply::fastpath::{FastPath, FastPathError, Settings, TcMode, detach_pinned};
+use serval::plan::Attached;
 use std::collections::BTreeSet;
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,6 +34,54 @@ fn a_restart_keeps_links_and_counters_and_replaces_programs() {
         assert_eq!(counted(&fastpath, tap.ifindex), count);
         assert!(fastpath.retain(&BTreeSet::from([tap.ifindex])).unwrap().is_empty());
         assert_eq!(tcx_programs(&tap).len(), 1);
+    });
+}
+
+/// What flows remember of their ways counts for one epoch of forwarding.
+#[test]
+fn every_change_of_forwarding_begins_an_epoch_and_nothing_else_does() {
+    in_namespace("epoch", |rig| {
+        let tap = Tap::new("tap1");
+        let mut fastpath = rig.open();
+        let epoch = || {
+            let map = MapData::from_pin(rig.generation().join("maps").join(names::GENERATION)).unwrap();
+            let map: Array<_, u64> = Map::Array(map).try_into().unwrap();
+            map.get(&EPOCH_OF_FORWARDING, 0).unwrap()
+        };
+        let mut last = epoch();
+        assert!(last > 0, "without an epoch nothing is remembered");
+        let mut begins = |what: &str, expected: bool| {
+            let now = epoch();
+            assert_eq!(now > last, expected, "{what}: {last}, then {now}");
+            last = now;
+        };
+        fastpath.apply(&endpoint(&tap, 1), ADVERTISEMENT).unwrap();
+        begins("an endpoint comes", true);
+        fastpath.apply(&endpoint(&tap, 1), ADVERTISEMENT).unwrap();
+        begins("nothing has changed", false);
+        fastpath.apply(&Attached { mtu: 1400, ..endpoint(&tap, 1) }, ADVERTISEMENT).unwrap();
+        begins("an MTU changes", true);
+        fastpath.apply_uplinks(&[(1, Uplink { mac: Mac::new([2; 6]) })].into()).unwrap();
+        begins("an uplink comes", true);
+        let routes = fastpath.take_routes().unwrap();
+        routes.set_groups(&[(1, NextHopGroup::NONE)]).unwrap();
+        begins("next hops change", true);
+        routes.remove_groups(&[1]).unwrap();
+        begins("next hops go", true);
+        for length in [64, 128] {
+            let prefix = ("2001:db8:9::".parse().unwrap(), length);
+            routes.set_routes(&[(prefix, Route { group: 1, mtu: 0 })]).unwrap();
+            begins("a route comes", true);
+            routes.remove_routes(&[prefix]).unwrap();
+            begins("a route goes", true);
+        }
+        routes.set_routes(&[]).unwrap();
+        begins("no route comes", false);
+        fastpath.remove(tap.ifindex).unwrap();
+        begins("an endpoint goes", true);
+        drop((fastpath, routes));
+        drop(rig.open());
+        begins("another process takes over", true);
     });
 }
 

@@ -1,10 +1,12 @@
 //! Flows: what was decided about the first packet, for those after it.
 
-use super::Address;
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use super::{Address, Mac};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute};
 
-/// [`FlowKey::zone`] of packets that did not come from a TAP.
+/// [`FlowKey::zone`] of packets from other hosts.
 pub const ZONE_OUTSIDE: u32 = 0;
+/// [`FlowKey::zone`] of packets that this host itself made, which nobody else sends in the flows of.
+pub const ZONE_HOST: u32 = u32::MAX;
 
 /// Key of `FLOWS`: packets of one flow in one direction, where they come in.
 #[repr(C)]
@@ -22,7 +24,7 @@ pub struct FlowKey {
     pub destination_port: u16,
     /// Protocol of the upper layer.
     pub protocol: u32,
-    /// ifindex of the TAP that the packets come from, or [`ZONE_OUTSIDE`]: nobody sends in another's flow.
+    /// ifindex of the TAP that the packets come from, [`ZONE_OUTSIDE`] or [`ZONE_HOST`]: nobody sends in another's flow.
     pub zone: u32,
     /// Zero.
     pub _reserved: u32,
@@ -46,12 +48,128 @@ impl FlowKey {
     }
 }
 
-/// Value of `FLOWS`.
+/// The way out for a packet. No `Option` of it is handed around: the compiler leaves what is in `None` undefined, and moves
+/// it all the same, which the verifier refuses.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Exit {
+    /// Destination MAC.
+    pub mac: Mac,
+    /// Longest IPv6 packet in bytes, or the longest number that fits.
+    pub mtu: u16,
+    /// Source MAC.
+    pub source_mac: Mac,
+    /// [`exit_flags`].
+    pub flags: u16,
+    /// The device; 0 is none.
+    pub ifindex: u32,
+    /// Counter slot of the VM that it is delivered to; `SLOT_UNCONFIGURED` when it leaves the host.
+    pub slot: u32,
+}
+
+const _: () = assert!(size_of::<Exit>() == 24);
+
+/// Bits of [`Exit::flags`].
+pub mod exit_flags {
+    /// XDP may send there.
+    pub const XDP: u16 = 1;
+    /// With no device: there is a way, but it is not for XDP.
+    pub const NOT_BY_XDP: u16 = 2;
+}
+
+impl Exit {
+    /// No way: it is the kernel's.
+    pub const NONE: Self =
+        Self { mac: Mac::ZERO, mtu: 0, source_mac: Mac::ZERO, flags: 0, ifindex: 0, slot: 0 };
+    /// See [`exit_flags::NOT_BY_XDP`].
+    pub const NOT_BY_XDP: Self = Self { flags: exit_flags::NOT_BY_XDP, ..Self::NONE };
+
+    /// Whether there is a way.
+    #[inline(always)]
+    pub fn is_some(&self) -> bool {
+        self.ifindex != 0
+    }
+}
+
+/// The way of a flow's packets in one direction, as one of them found it.
+///
+/// CPUs write it in place at the same time, and the kernel gives the memory of an entry that is removed to another flow at
+/// once, so whoever reads it may see parts of several. The seal tells: it is of this way, of this flow, and of the epoch in
+/// which it was found, so that a way that was found before a change of forwarding is none either.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Way {
+    exit: [u64; 3],
+    seal: u64,
+}
+
+const _: () = assert!(size_of::<Way>() == 32);
+
+/// Large odd numbers without structure, one a word: a difference in one word always shows in the sum of the products.
+const SEALS: [u64; 7] = [
+    0x9e37_79b9_7f4a_7c15,
+    0xbf58_476d_1ce4_e5b9,
+    0x94d0_49bb_1331_11eb,
+    0xd6e8_feb8_6659_fd93,
+    0xa076_1d64_78bd_642f,
+    0xe703_7ed1_a0b4_28db,
+    0x8ebc_6af0_9c88_c6e3,
+];
+
+impl Way {
+    /// None is known.
+    pub const NONE: Self = Self { exit: [0; 3], seal: 0 };
+
+    /// The way of the packets of `key`, found in `epoch`.
+    #[inline(always)]
+    pub fn new(exit: Exit, key: &FlowKey, epoch: u64) -> Self {
+        let exit = transmute!(exit);
+        Self { exit, seal: seal(&exit, key, epoch) }
+    }
+
+    /// Whether one is known, of whatever epoch.
+    #[inline(always)]
+    pub fn is_some(&self) -> bool {
+        self.seal != 0
+    }
+
+    /// Writes the way, if it is that of these packets in this epoch, and says whether it is.
+    #[inline(always)]
+    pub fn of(&self, key: &FlowKey, epoch: u64, found: &mut Exit) -> bool {
+        // SAFETY: a reference can be read. Each word once: what is used must be what the seal was compared with.
+        let read = |word: &u64| unsafe { core::ptr::read_volatile(word) };
+        let exit = [read(&self.exit[0]), read(&self.exit[1]), read(&self.exit[2])];
+        let is_of = read(&self.seal) == seal(&exit, key, epoch);
+        if is_of {
+            *found = transmute!(exit);
+        }
+        is_of
+    }
+}
+
+#[inline(always)]
+fn seal(exit: &[u64; 3], key: &FlowKey, epoch: u64) -> u64 {
+    let ([a, b], [c, d]) = (key.source.words(), key.destination.words());
+    let ports = u64::from(key.source_port) << 16 | u64::from(key.destination_port);
+    let what = ports << 32 | u64::from(key.protocol ^ key.zone.rotate_left(8));
+    let words = [exit[0], exit[1], exit[2], b ^ a.rotate_left(32), d ^ c.rotate_left(32), what, epoch];
+    let mut sum = 0u64;
+    let mut word = 0;
+    while word < words.len() {
+        sum = sum.wrapping_add(words[word].wrapping_mul(SEALS[word]));
+        word += 1;
+    }
+    sum
+}
+
+/// Value of `FLOWS`. As long as a line of the cache.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Flow {
     /// `GENERATION` of policy at which it was last allowed.
     pub generation: u64,
+    /// Where its packets go.
+    pub way: Way,
     /// Seconds of the clock that counts from the start of the host, when a packet of this direction was last seen; not
     /// more than a second old.
     pub seen: u32,
@@ -67,7 +185,7 @@ pub struct Flow {
     pub _reserved: u32,
 }
 
-const _: () = assert!(size_of::<Flow>() == 32);
+const _: () = assert!(size_of::<Flow>() == 64);
 
 /// Bits of [`Flow::flags`].
 pub mod flow_flags {
@@ -77,10 +195,14 @@ pub mod flow_flags {
     pub const SEEN: u32 = 2;
     /// Packets went in both directions; of TCP, the handshake is done.
     pub const ESTABLISHED: u32 = 4;
-    /// TCP: one side has said that it ends.
-    pub const CLOSING: u32 = 8;
+    /// TCP: the sender of this direction has said that it ends.
+    pub const ENDED: u32 = 8;
     /// The host itself has begun it, which nothing forbids.
     pub const HOST: u32 = 16;
+    /// TCP: the sender of the other direction has said that it ends.
+    pub const OTHER_ENDED: u32 = 32;
+    /// TCP: one side has broken it off, and nobody has sent anything since.
+    pub const RESET: u32 = 64;
 }
 
 /// Key of `FLOW_RINGS`: a place in the ring of an endpoint's flows, which is its quota.

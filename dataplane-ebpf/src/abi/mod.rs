@@ -18,7 +18,9 @@ pub use answer::{ADVERTISEMENT_CAPACITY, Advertisement};
 pub use counter::{COUNTER_SLOTS, Counter, Counters, Reason};
 pub use endpoint::{Endpoint, Owner, endpoint_flags, owner_flags};
 pub use event::{EVENTS_PER_SECOND, Event, EventBudget, EventControl, NO_STEP, event_flags, event_kinds};
-pub use flow::{Flow, FlowKey, FlowQuota, RingPlace, ZONE_OUTSIDE, flow_flags};
+pub use flow::{
+    Exit, Flow, FlowKey, FlowQuota, RingPlace, Way, ZONE_HOST, ZONE_OUTSIDE, exit_flags, flow_flags,
+};
 pub use limit::{Allowance, LINK_LOCALS, LinkLocal, Rate};
 pub use policy::{
     Chain, ChainPair, End, EndpointPolicy, Identity, NOBODY, PeerKey, SERVICE_PROTOCOL_BITS, ServiceKey,
@@ -27,7 +29,15 @@ pub use policy::{
 pub use route::{MAX_NEXT_HOPS, NextHop, NextHopGroup, Route, Uplink, next_hop_flags};
 
 /// Version of everything in this module. Pinned maps of another version are not adopted.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
+
+/// Key in `GENERATION` of the generation of policy.
+pub const GENERATION_OF_POLICY: u32 = 0;
+
+/// Key in `GENERATION` of the epoch of forwarding: it is another after every change of a map that ways are found in
+/// (`ENDPOINTS`, `ADDRESSES`, `HOST_ROUTES`, `ROUTES`, `NEXT_HOPS`, `UPLINKS`), so that what was found before does not count
+/// any more. `DEVICES` is asked for every frame. 0: no way is remembered.
+pub const EPOCH_OF_FORWARDING: u32 = 1;
 
 /// Counter slot of frames that belong to no configured endpoint.
 pub const SLOT_UNCONFIGURED: u32 = 0;
@@ -97,7 +107,8 @@ pub mod names {
     /// TC ingress on an uplink, after GRO: frames from other hosts.
     pub const UPLINK_IN: &str = "uplink_in";
 
-    /// Array with the generation of policy (`u64`) that counts now; see [`Identity`](super::Identity).
+    /// Array of two `u64`, beside each other as every packet needs both: the generation of policy that counts now (see
+    /// [`Identity`](super::Identity)), and the epoch of forwarding.
     pub const GENERATION: &str = "GENERATION";
     /// Hash: ifindex of a TAP (`u32`) -> [`EndpointPolicy`](super::EndpointPolicy).
     pub const POLICIES: &str = "POLICIES";

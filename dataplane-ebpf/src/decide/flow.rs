@@ -4,7 +4,7 @@
 //! when policy has changed since: the first packet after the change costs what a new flow's does, and is dropped if the
 //! flow is no longer allowed. Times are Calico's (`felix/bpf/conntrack/timeouts`), and a flow that is not seen for so
 //! long is a new one. TCP is followed as far as policy needs: which side began it, whether both sides took part, and
-//! whether it ends.
+//! whether it ends. A flow also remembers where its packets go ([`way`](super::way)).
 
 mod lifetime;
 mod question;
@@ -12,15 +12,15 @@ mod quota;
 #[cfg(test)]
 mod tests;
 
-pub use lifetime::tcp;
+pub use lifetime::{is_over, is_settled, tcp};
 pub use question::{Party, Question, question_flags};
 
 use super::event::Told;
 use super::policy::Decision;
-use crate::abi::{ChainPair, Flow, FlowKey, Reason, RingPlace, event_kinds, flow_flags};
+use crate::abi::{ChainPair, Flow, FlowKey, Reason, RingPlace, Way, event_kinds, flow_flags};
 use crate::wire::protocol;
 use core::hint::cold_path;
-use lifetime::{begins_anew, establishes, is_over, may_begin};
+use lifetime::{begins_anew, establishes, may_begin};
 
 /// What flows are looked up and kept in.
 pub trait Flows {
@@ -54,6 +54,9 @@ pub trait Flows {
     /// Gives a place to a flow; `false` when there is no room.
     fn take_place(&self, place: &RingPlace, key: &FlowKey) -> bool;
 
+    /// A place for an entry and a key that is not on the stack.
+    fn with_scratch<R>(&self, otherwise: R, act: impl FnOnce(&mut Flow, &mut FlowKey) -> R) -> R;
+
     /// Counts a flow that is not remembered because its endpoint's quota is used up.
     fn count_pressure(&self, owner: u32);
 
@@ -81,7 +84,7 @@ pub trait Flows {
 }
 
 /// A change of an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Change {
     /// New [`Flow::seen`].
     pub seen: u32,
@@ -89,6 +92,10 @@ pub struct Change {
     pub generation: u64,
     /// Flags that are added.
     pub flags: u32,
+    /// Flags that are taken away before.
+    pub without: u32,
+    /// New [`Flow::way`], if it is some.
+    pub way: Way,
 }
 
 /// Whether a packet may pass. What is remembered of flows is asked first, then policy.
@@ -245,46 +252,78 @@ fn allows<T: Flows>(tables: &T, chain: u32, question: &Question, answer: bool) -
 /// Remembers a flow that policy has allowed.
 #[inline(always)]
 pub fn begin<T: Flows>(tables: &T, question: &Question) {
-    let mut flow = question.flow(tables);
-    if !quota::remember(tables, &question.key, &mut flow)
-        || !quota::remember_answers(tables, &question.key, &mut flow)
-    {
-        tables.count_pressure(flow.owner);
+    let remembered = tables.with_scratch(
+        false,
+        #[inline(always)]
+        |flow, reverse| {
+            question.flow(tables, flow);
+            quota::remember(tables, &question.key, flow, reverse)
+                && quota::remember_answers(tables, &question.key, flow, reverse)
+        },
+    );
+    if !remembered {
+        tables.count_pressure(question.payer());
     }
 }
 
 /// Remembers that the fragments that follow a first one may pass.
 #[inline(always)]
 pub fn begin_fragments<T: Flows>(tables: &T, question: &Question) {
-    let mut flow = question.flow(tables);
-    if !quota::remember(tables, &question.fragment_key(), &mut flow) {
-        tables.count_pressure(flow.owner);
+    let key = question.fragment_key();
+    let remembered = tables.with_scratch(
+        false,
+        #[inline(always)]
+        |flow, reverse| {
+            question.flow(tables, flow);
+            quota::remember(tables, &key, flow, reverse)
+        },
+    );
+    if !remembered {
+        tables.count_pressure(question.payer());
     }
 }
 
 /// Keeps a flow alive, and notes what the packet says about it. Writes only what is new: entries are shared by CPUs.
+///
+/// A connection that one side broke off goes on when anybody sends in it afterwards: whoever forges a RST, and does not see
+/// the sequence numbers, must not be the one to end it. An end that was meant shows by another RST, which is the answer
+/// of a host to what belongs to no connection of its own.
 #[inline(always)]
 fn keep<T: Flows>(tables: &T, question: &Question, flow: &Flow, now: u32) {
     let generation = tables.generation();
-    let mut flags = flow_flags::SEEN;
-    let ends =
-        question.key.protocol == u32::from(protocol::TCP) && question.tcp_flags & (tcp::FIN | tcp::RST) != 0;
-    if ends {
-        flags |= flow_flags::CLOSING;
+    let is_tcp = question.key.protocol == u32::from(protocol::TCP);
+    let (mut flags, mut of_other, mut without) = (flow_flags::SEEN, 0, 0);
+    if is_tcp && question.tcp_flags & tcp::RST != 0 {
+        flags |= flow_flags::RESET;
+        of_other |= flow_flags::RESET;
+    } else if flow.flags & flow_flags::RESET != 0 {
+        without = flow_flags::RESET;
     }
-    if flow.flags & flow_flags::ESTABLISHED == 0 || flow.flags & flags != flags {
+    if is_tcp && question.tcp_flags & tcp::FIN != 0 {
+        flags |= flow_flags::ENDED;
+        of_other |= flow_flags::OTHER_ENDED;
+    }
+    if !is_settled(flow, &question.key) || flow.flags & flags != flags {
         cold_path();
         let reverse = question.key.reverse(flow.reverse_zone);
         let other = tables.flow(&reverse).map_or(0, |other| other.flags);
         if establishes(question, flow, other) {
             flags |= flow_flags::ESTABLISHED;
+            of_other |= flow_flags::ESTABLISHED;
         }
-        let both = flags & !flow_flags::SEEN;
-        if both != 0 {
-            tables.update(&reverse, Change { seen: now, generation, flags: both });
+        if of_other != 0 || without != 0 {
+            let change = Change { seen: now, generation, flags: of_other, without, way: Way::NONE };
+            tables.update(&reverse, change);
         }
     }
-    if flow.seen != now || flow.generation != generation || flow.flags & flags != flags {
-        tables.update(&question.key, Change { seen: now, generation, flags });
+    let way = question.way();
+    let news = way.is_some() && flow.way != way;
+    if flow.seen != now
+        || flow.generation != generation
+        || flow.flags & flags != flags
+        || without != 0
+        || news
+    {
+        tables.update(&question.key, Change { seen: now, generation, flags, without, way });
     }
 }

@@ -4,33 +4,8 @@
 use super::flow::Party;
 use super::guard::{Packet, is_gateway};
 use super::{Hook, Tables, offload, route};
-use crate::abi::{Endpoint, Mac, Owner, Reason, owner_flags};
+use crate::abi::{Endpoint, Exit, Owner, Reason, exit_flags, owner_flags};
 use crate::wire::{ETHERNET_LEN, Fragment, Frame, Headers, IPV6_LEN, TcpHeader, UdpHeader, protocol};
-
-/// The way out for a packet. No `Option` of it is handed around: the compiler leaves what is in `None` undefined, and moves
-/// it all the same, which the verifier refuses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exit {
-    /// The device; 0 is none.
-    pub ifindex: u32,
-    /// Counter slot of the VM that it is delivered to; `SLOT_UNCONFIGURED` when it leaves the host.
-    pub slot: u32,
-    /// Destination MAC.
-    pub mac: Mac,
-    /// Source MAC.
-    pub source_mac: Mac,
-}
-
-impl Exit {
-    /// No way: it is the kernel's.
-    pub const NONE: Self = Self { ifindex: 0, slot: 0, mac: Mac::ZERO, source_mac: Mac::ZERO };
-
-    /// Whether there is a way.
-    #[inline(always)]
-    pub fn is_some(&self) -> bool {
-        self.ifindex != 0
-    }
-}
 
 /// Whom a packet is for, and the way there.
 #[derive(Clone, Copy, Debug)]
@@ -99,7 +74,21 @@ pub fn to_owner<F: Frame>(frame: &F, packet: &Packet, owner: &Owner) -> Exit {
     {
         return Exit::NONE;
     }
-    Exit { ifindex: owner.ifindex, slot: owner.slot, mac: owner.mac, source_mac: owner.gateway_mac }
+    Exit {
+        mac: owner.mac,
+        mtu: as_mtu(owner.mtu),
+        source_mac: owner.gateway_mac,
+        // Whether it can is asked for each frame.
+        flags: exit_flags::XDP,
+        ifindex: owner.ifindex,
+        slot: owner.slot,
+    }
+}
+
+/// An MTU as ways remember it: what is longer than the longest number goes the long way.
+#[inline(always)]
+pub fn as_mtu(mtu: u32) -> u16 {
+    mtu.min(u32::from(u16::MAX)) as u16
 }
 
 /// Makes the frame what the next node receives; `false` leaves it unedited.

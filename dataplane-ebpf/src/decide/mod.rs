@@ -1,8 +1,9 @@
 //! The decision, pure: what becomes of a frame that a VM sends, in the order a packet meets it.
 //!
 //! [`guard`] (may the VM send this) -> [`discovery`] (is it a solicitation for us) -> [`forward`] and [`route`] (where
-//! does it go) -> [`answer`] or [`forward::edit`] (the bytes). What comes from other hosts begins at [`uplink`]. A
-//! frame is edited only when nothing can stop it any more, so whatever is handed on to the kernel is untouched.
+//! does it go) -> [`flow`] and [`policy`] (may it) -> [`answer`] or [`forward::edit`] (the bytes). What comes from other
+//! hosts begins at [`uplink`]. What belongs to a flow that is known goes by [`way`] instead. A frame is edited only when
+//! nothing can stop it any more, so whatever is handed on to the kernel is untouched.
 //!
 //! What is marked as a cold path is not on the way of a packet that is forwarded, whose code shall lie together.
 
@@ -20,14 +21,15 @@ pub mod route;
 #[cfg(test)]
 mod tests;
 pub mod uplink;
+pub mod way;
 
 use crate::abi::{
-    Address, Advertisement, Counter, Endpoint, NextHopGroup, Owner, Reason, Route, SLOT_UNCONFIGURED, Uplink,
-    endpoint_flags,
+    Address, Advertisement, Counter, Endpoint, Exit, NextHopGroup, Owner, Reason, Route, SLOT_UNCONFIGURED,
+    Uplink, endpoint_flags,
 };
 use crate::wire::{EthernetHeader, Fragment, Frame, Headers, L4_OFFSET, ethertype};
 use core::hint::cold_path;
-use flow::{Party, Question};
+use flow::{Flows, Party, Question};
 use uplink::Arrival;
 
 /// What the decision looks up and counts. The one implementation for the kernel is on BPF maps.
@@ -72,8 +74,15 @@ pub trait Tables {
     /// Policy counts. Without it all packets pass that the guard lets pass.
     fn is_policed(&self) -> bool;
 
-    /// [`flow::judge`] of the question that `fill` writes, if it says that there is one. Where it is written is not on
-    /// the stack, of which a program in the kernel has little.
+    /// The flows, if policy counts.
+    fn flows(&self) -> Option<&impl Flows>;
+
+    /// What `act` does with a question, in which nothing means anything but generation and epoch. Those are read before
+    /// anything is looked up for this packet: what is found is never older than they say. Where it is written is not on
+    /// the stack, of which a program in the kernel has little. `otherwise` when there is no such place.
+    fn with_question<R>(&self, otherwise: R, act: impl FnOnce(&mut Question) -> R) -> R;
+
+    /// [`flow::judge`] of the question that `fill` writes, if it says that there is one.
     fn judge(&self, fill: impl FnOnce(&mut Question) -> Result<bool, Reason>) -> Result<(), Reason>;
 
     /// Tells people of a packet that the guard dropped, if they want to know; `fill` writes what is known of it.
@@ -120,12 +129,19 @@ pub enum Verdict<'t> {
     /// Answer a router solicitation.
     AnswerRouter(answer::RouterAnswer<'t>),
     /// Send it on.
-    Forward(forward::Exit),
+    Forward(Exit),
 }
 
 /// Decides about, edits and counts a frame that the VM behind `ifindex` sent.
 #[inline(always)]
 pub fn from_vm<F: Frame, T: Tables>(frame: &mut F, tables: &T, ifindex: u32, hook: Hook) -> Action {
+    way::from_vm(frame, tables, ifindex, hook)
+        .unwrap_or_else(|| from_vm_at_length(frame, tables, ifindex, hook))
+}
+
+/// The same for a frame that [`way::from_vm`] does not know of: the long way.
+#[inline(always)]
+pub fn from_vm_at_length<F: Frame, T: Tables>(frame: &mut F, tables: &T, ifindex: u32, hook: Hook) -> Action {
     match classify(frame) {
         Class::Ipv6 => {}
         Class::Tagged if hook == Hook::Tc => {
@@ -170,24 +186,40 @@ pub fn from_vm<F: Frame, T: Tables>(frame: &mut F, tables: &T, ifindex: u32, hoo
             tables.count(endpoint.slot, Counter::AnsweredRs.index());
             Action::Reply
         }
-        Verdict::Forward(exit) => {
-            if !tables.choose_device(exit.ifindex, hook) || !forward::edit(frame, &exit) {
-                return pass(tables, endpoint.slot, hook);
-            }
-            let forwarded = match hook {
-                Hook::Xdp => Counter::ForwardedXdp,
-                Hook::Tc => Counter::ForwardedTc,
-            };
-            tables.count(endpoint.slot, forwarded.index());
-            delivered(tables, &exit, hook);
-            Action::Redirect(exit.ifindex)
-        }
+        Verdict::Forward(exit) => send_on(frame, tables, endpoint.slot, &exit, hook),
     }
+}
+
+/// Sends a frame of the VM with this counter slot on.
+#[inline(always)]
+fn send_on<F: Frame, T: Tables>(frame: &mut F, tables: &T, slot: u32, exit: &Exit, hook: Hook) -> Action {
+    if !tables.choose_device(exit.ifindex, hook) || !forward::edit(frame, exit) {
+        return pass(tables, slot, hook);
+    }
+    let forwarded = match hook {
+        Hook::Xdp => Counter::ForwardedXdp,
+        Hook::Tc => Counter::ForwardedTc,
+    };
+    tables.count(slot, forwarded.index());
+    delivered(tables, exit, hook);
+    Action::Redirect(exit.ifindex)
 }
 
 /// Decides about, edits and counts a frame that came in on an uplink.
 #[inline(always)]
 pub fn from_uplink<F: Frame, T: Tables>(frame: &mut F, tables: &T, ifindex: u32, hook: Hook) -> Action {
+    way::from_uplink(frame, tables, ifindex, hook)
+        .unwrap_or_else(|| from_uplink_at_length(frame, tables, ifindex, hook))
+}
+
+/// The same for a frame that [`way::from_uplink`] does not know of: the long way.
+#[inline(always)]
+pub fn from_uplink_at_length<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    ifindex: u32,
+    hook: Hook,
+) -> Action {
     match uplink::decide(frame, tables, ifindex, hook) {
         // Not ours to count.
         Arrival::Host => Action::Pass,
@@ -196,19 +228,23 @@ pub fn from_uplink<F: Frame, T: Tables>(frame: &mut F, tables: &T, ifindex: u32,
             event::tell_drop(frame, tables, Party::OUTSIDE, to, reason);
             drop(tables, to.slot, reason)
         }
-        Arrival::Deliver(exit) => {
-            if !tables.choose_device(exit.ifindex, hook) || !forward::edit(frame, &exit) {
-                return Action::Pass;
-            }
-            delivered(tables, &exit, hook);
-            Action::Redirect(exit.ifindex)
-        }
+        Arrival::Deliver(exit) => deliver_on(frame, tables, &exit, hook),
     }
+}
+
+/// Sends a frame from another host on.
+#[inline(always)]
+fn deliver_on<F: Frame, T: Tables>(frame: &mut F, tables: &T, exit: &Exit, hook: Hook) -> Action {
+    if !tables.choose_device(exit.ifindex, hook) || !forward::edit(frame, exit) {
+        return Action::Pass;
+    }
+    delivered(tables, exit, hook);
+    Action::Redirect(exit.ifindex)
 }
 
 /// Counts a frame that is sent to a VM.
 #[inline(always)]
-fn delivered<T: Tables>(tables: &T, exit: &forward::Exit, hook: Hook) {
+fn delivered<T: Tables>(tables: &T, exit: &Exit, hook: Hook) {
     let counter = match hook {
         Hook::Xdp => Counter::DeliveredXdp,
         Hook::Tc => Counter::DeliveredTc,
@@ -260,7 +296,7 @@ pub fn decide<'t, F: Frame, T: Tables>(
         Ok(())
     } else {
         let from = Party::endpoint(ifindex, endpoint.slot);
-        judge(frame, tables, &packet, from, destination.to, Place::In(hook))
+        judge(frame, tables, &packet, from, destination.to, &destination.exit, Place::In(hook))
     };
     match judged {
         Err(reason) => {
@@ -322,6 +358,7 @@ fn judge<F: Frame, T: Tables>(
     packet: &guard::Packet,
     from: Party,
     to: Party,
+    exit: &Exit,
     place: Place,
 ) -> Result<(), Reason> {
     if !tables.is_policed() {
@@ -331,6 +368,9 @@ fn judge<F: Frame, T: Tables>(
         #[inline(always)]
         |question| {
             let asked = question::about(frame, packet, from, to, question);
+            if way::is_plain(packet) {
+                question.exit = *exit;
+            }
             question.flags |= match place {
                 Place::In(Hook::Xdp) => flow::question_flags::XDP,
                 Place::In(Hook::Tc) => 0,
@@ -405,7 +445,11 @@ fn deliver<F: Frame, T: Tables>(
         discovery: false,
     };
     let from = sender(tables, received_on);
-    judge(frame, tables, &packet, from, Party::endpoint(ifindex, endpoint.slot), Place::Out)
+    if from == Party::OUTSIDE && uplink::is_here(tables, &packet.source) {
+        return Err(Reason::SourceAddress);
+    }
+    let to = Party::endpoint(ifindex, endpoint.slot);
+    judge(frame, tables, &packet, from, to, &Exit::NONE, Place::Out)
 }
 
 /// Who sent what the kernel received on `received_on`.

@@ -2,7 +2,7 @@
 
 use super::flow::{Party, Question, question_flags};
 use super::guard::{Packet, header};
-use crate::abi::{Address, FlowKey, Reason};
+use crate::abi::{Address, Exit, FlowKey, Reason};
 use crate::wire::{Fragment, Frame, IPV6_LEN, Icmp6Header, TcpHeader, UdpHeader, icmp6, protocol};
 use core::hint::cold_path;
 use zerocopy::network_endian::U16;
@@ -15,7 +15,7 @@ const INFORMATIONAL: u8 = 128;
 const DHCP6: (u16, u16) = (546, 547);
 const DNS: u16 = 53;
 
-/// Writes what is to be asked about a packet; `false` when nothing is: what every VM needs of its host is always allowed
+/// Writes what is to be asked about a packet, at the generation and epoch that are there; `false` when nothing is: what every VM needs of its host is always allowed
 /// (as Felix does for OpenStack).
 #[inline(always)]
 pub fn about<F: Frame>(
@@ -42,7 +42,9 @@ pub fn about<F: Frame>(
         tcp_flags: 0,
         flags: 0,
         fragment: chain.identification,
-        generation: 0,
+        generation: question.generation,
+        epoch: question.epoch,
+        exit: Exit::NONE,
     };
     match chain.fragment {
         Fragment::Whole | Fragment::Atomic => {}

@@ -1,10 +1,10 @@
 //! Routes to other hosts, as the kernel has them: a /128 first, then the longest prefix. A next hop that the kernel does
 //! not know the MAC of is left to it, as is every route that is not plain forwarding.
 
-use super::forward::{Exit, fits};
+use super::forward::{as_mtu, fits};
 use super::guard::Packet;
 use super::{Hook, Tables};
-use crate::abi::{Address, MAX_NEXT_HOPS, Route, SLOT_UNCONFIGURED, next_hop_flags};
+use crate::abi::{Address, Exit, MAX_NEXT_HOPS, Route, SLOT_UNCONFIGURED, exit_flags, next_hop_flags};
 use crate::wire::{Fragment, Frame, L4_OFFSET, protocol};
 
 /// A large odd number without structure: 2^64 divided by the golden ratio.
@@ -56,7 +56,15 @@ pub fn exit<F: Frame, T: Tables>(
     {
         return Exit::NONE;
     }
-    Exit { ifindex: chosen.ifindex, slot: SLOT_UNCONFIGURED, mac: chosen.mac, source_mac: chosen.source_mac }
+    let mtu = if route.mtu == 0 { chosen.mtu } else { route.mtu.min(chosen.mtu) };
+    Exit {
+        mac: chosen.mac,
+        mtu: as_mtu(mtu),
+        source_mac: chosen.source_mac,
+        flags: if chosen.flags & next_hop_flags::XDP == 0 { 0 } else { exit_flags::XDP },
+        ifindex: chosen.ifindex,
+        slot: SLOT_UNCONFIGURED,
+    }
 }
 
 /// The same for every packet of a flow. Fragments have no ports but the first, so they go by addresses alone.

@@ -6,10 +6,10 @@
 //! section 11.2).
 
 use super::flow::Party;
-use super::forward::{Exit, to_owner};
+use super::forward::to_owner;
 use super::guard::{Packet, chain, has_upper_layer, is_gateway};
 use super::{Hook, Place, Tables, judge, offload};
-use crate::abi::{Address, Reason};
+use crate::abi::{Address, Exit, Reason, owner_flags};
 use crate::wire::{Fragment, Frame, Headers, L4_OFFSET, ethertype};
 use core::hint::cold_path;
 
@@ -66,7 +66,7 @@ pub fn decide<F: Frame, T: Tables>(frame: &F, tables: &T, ifindex: u32, hook: Ho
         return Arrival::Drop { to, reason: Reason::FragmentChain };
     }
     let source = headers.ip.source();
-    if !is_sender(source) {
+    if !is_sender(source) || is_here(tables, &source) {
         cold_path();
         return Arrival::Drop { to, reason: Reason::SourceAddress };
     }
@@ -87,13 +87,21 @@ pub fn decide<F: Frame, T: Tables>(frame: &F, tables: &T, ifindex: u32, hook: Ho
     if !exit.is_some() || hook == Hook::Xdp && !offload::is_complete(frame, &packet) {
         return Arrival::Host;
     }
-    match judge(frame, tables, &packet, Party::OUTSIDE, to, Place::In(hook)) {
+    match judge(frame, tables, &packet, Party::OUTSIDE, to, &exit, Place::In(hook)) {
         Ok(()) => Arrival::Deliver(exit),
         Err(reason) => {
             cold_path();
             Arrival::Drop { to, reason }
         }
     }
+}
+
+/// The address is that of a VM that runs on this host, so that nobody else has it: whoever sends from it elsewhere wants that
+/// VM's rights. Where its TAP is down it does not run here yet, or any more, and may still be on the host that it moves
+/// from; once it is up, what it sent there before is late and lost, as it is to whoever it moves away from.
+#[inline(always)]
+pub fn is_here<T: Tables>(tables: &T, source: &Address) -> bool {
+    tables.owner(source).is_some_and(|owner| !is_gateway(owner) && owner.flags & owner_flags::REACHABLE != 0)
 }
 
 /// The source of a packet may be this (RFC 4291 sections 2.5.2, 2.5.3, 2.7; RFC 4942 section 2.2 for IPv4-mapped ones).

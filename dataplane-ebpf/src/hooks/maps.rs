@@ -11,12 +11,12 @@ use dataplane_ebpf::abi::{
     Address, Advertisement, COUNTER_SLOTS, Counters, Endpoint, NextHopGroup, Owner, Reason, Route, Uplink,
 };
 use dataplane_ebpf::decide::event::Told;
-use dataplane_ebpf::decide::flow::{self, Question};
+use dataplane_ebpf::decide::flow::{self, Flows, Question};
 use dataplane_ebpf::decide::{Hook, Tables};
 
 use crate::events;
 use crate::limits;
-use crate::policy::{self, POLICED, PolicyTables, QUESTION};
+use crate::policy::{self, PolicyTables, QUESTION};
 
 const ENDPOINTS_DEFAULT: u32 = 1024;
 const ROUTES_DEFAULT: u32 = 1 << 20;
@@ -54,8 +54,29 @@ struct AlignedKey {
     key: Key<[u8; 16]>,
 }
 
-/// The maps, as the decision sees them.
-pub struct MapTables;
+/// The maps, as the decision about one packet sees them: at one generation of policy and one epoch of forwarding.
+pub struct MapTables {
+    policies: PolicyTables,
+}
+
+impl MapTables {
+    /// For a packet that nothing has been looked up for. Both numbers are written into the question at once, so that they
+    /// need no room on the stack until it is asked.
+    #[inline(always)]
+    pub fn new() -> Self {
+        let tables = Self { policies: PolicyTables::now() };
+        if policy::is_policed()
+            && let Some(question) = QUESTION.get_ptr_mut(0)
+        {
+            // SAFETY: the value is this CPU's, and no program runs within another.
+            unsafe {
+                (*question).generation = tables.policies.generation();
+                (*question).epoch = policy::epoch();
+            }
+        }
+        tables
+    }
+}
 
 impl Tables for MapTables {
     #[inline(always)]
@@ -144,7 +165,19 @@ impl Tables for MapTables {
 
     #[inline(always)]
     fn is_policed(&self) -> bool {
-        POLICED.load() != 0
+        policy::is_policed()
+    }
+
+    #[inline(always)]
+    fn flows(&self) -> Option<&impl Flows> {
+        self.is_policed().then_some(&self.policies)
+    }
+
+    #[inline(always)]
+    fn with_question<R>(&self, otherwise: R, act: impl FnOnce(&mut Question) -> R) -> R {
+        let Some(question) = QUESTION.get_ptr_mut(0) else { return otherwise };
+        // SAFETY: the value is this CPU's, and no program runs within another.
+        act(unsafe { &mut *question })
     }
 
     #[inline(always)]
@@ -155,7 +188,6 @@ impl Tables for MapTables {
         if !fill(question)? {
             return Ok(());
         }
-        question.generation = policy::generation();
         flow::judge(&PolicyTables::of(question), question)
     }
 

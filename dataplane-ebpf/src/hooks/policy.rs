@@ -8,8 +8,9 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use dataplane_ebpf::abi::{
-    Address, Chain, ChainPair, EndpointPolicy, Flow, FlowKey, FlowQuota, Identity, NOBODY, PeerKey, Reason,
-    RingPlace, ServiceKey, Step, StepKey, Steps, Vector,
+    Address, Chain, ChainPair, EPOCH_OF_FORWARDING, EndpointPolicy, Flow, FlowKey, FlowQuota,
+    GENERATION_OF_POLICY, Identity, NOBODY, PeerKey, Reason, RingPlace, ServiceKey, Step, StepKey, Steps,
+    Vector,
 };
 use dataplane_ebpf::decide::event::Told;
 use dataplane_ebpf::decide::flow::{self, Change, Flows, Question, known};
@@ -22,7 +23,7 @@ const FLOWS_DEFAULT: u32 = 1 << 20;
 const POLICY_DEFAULT: u32 = 1 << 20;
 
 #[map]
-static GENERATION: Array<u64> = Array::with_max_entries(1, 0);
+static GENERATION: Array<u64> = Array::with_max_entries(2, 0);
 #[map]
 static POLICIES: HashMap<u32, EndpointPolicy> = HashMap::with_max_entries(ENDPOINTS_DEFAULT, 0);
 #[map]
@@ -54,13 +55,28 @@ static FLOW_QUOTAS: Array<FlowQuota> = Array::with_max_entries(ENDPOINTS_DEFAULT
 #[map]
 pub static QUESTION: PerCpuArray<Question> = PerCpuArray::with_max_entries(1, 0);
 
+/// What is written on the way into `FLOWS`.
+struct Scratch {
+    flow: Flow,
+    key: FlowKey,
+}
+
+#[map]
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
 /// See `abi::names::HOST_IS_OPEN`.
 #[unsafe(no_mangle)]
 static HOST_IS_OPEN: Global<u32> = Global::new(0);
 
 /// See `abi::names::POLICED`.
 #[unsafe(no_mangle)]
-pub static POLICED: Global<u32> = Global::new(0);
+static POLICED: Global<u32> = Global::new(0);
+
+/// Whether policy counts. Without it there are no flows.
+#[inline(always)]
+pub fn is_policed() -> bool {
+    POLICED.load() != 0
+}
 
 /// The question that is being answered on this CPU.
 #[inline(always)]
@@ -134,12 +150,18 @@ impl PolicyTables {
     pub fn of(question: &Question) -> Self {
         Self { generation: question.generation }
     }
+
+    /// At the generation that counts now.
+    #[inline(always)]
+    pub fn now() -> Self {
+        Self { generation: GENERATION.get(GENERATION_OF_POLICY).copied().unwrap_or(0) }
+    }
 }
 
-/// The generation of policy that counts now.
+/// The epoch of forwarding.
 #[inline(always)]
-pub fn generation() -> u64 {
-    GENERATION.get(0).copied().unwrap_or(0)
+pub fn epoch() -> u64 {
+    GENERATION.get(EPOCH_OF_FORWARDING).copied().unwrap_or(0)
 }
 
 /// A key of `IDENTITIES` whose address is aligned, as that of `ROUTES`.
@@ -232,7 +254,10 @@ impl Flows for PolicyTables {
             unsafe {
                 (*flow).seen = change.seen;
                 (*flow).generation = change.generation;
-                (*flow).flags |= change.flags;
+                (*flow).flags = (*flow).flags & !change.without | change.flags;
+                if change.way.is_some() {
+                    (*flow).way = change.way;
+                }
             }
         }
     }
@@ -267,6 +292,14 @@ impl Flows for PolicyTables {
     #[inline(always)]
     fn take_place(&self, place: &RingPlace, key: &FlowKey) -> bool {
         FLOW_RINGS.insert(place, key, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn with_scratch<R>(&self, otherwise: R, act: impl FnOnce(&mut Flow, &mut FlowKey) -> R) -> R {
+        let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return otherwise };
+        // SAFETY: the value is this CPU's, and no program runs within another.
+        let Scratch { flow, key } = unsafe { &mut *scratch };
+        act(flow, key)
     }
 
     #[inline(always)]

@@ -49,6 +49,9 @@ struct Way {
 
 const _: () = assert!(size_of::<Way>() == 64);
 
+/// No answer of a TC program.
+pub const UNKNOWN: i32 = i32::MIN;
+
 /// The frame that a TC program was called for.
 pub struct SkbFrame {
     skb: *mut __sk_buff,

@@ -1,21 +1,47 @@
 //! `Frame` on an XDP buffer.
 
 use crate::linear::{self, Linear};
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::{
     bpf_csum_diff, bpf_xdp_adjust_head, bpf_xdp_get_buff_len, bpf_xdp_load_bytes, bpf_xdp_store_bytes,
 };
 use core::hint::black_box;
 use core::ptr;
+use dataplane_ebpf::decide::Action;
 use dataplane_ebpf::wire::{Checksum, Frame};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Longest range that [`Frame::sum`] adds: what a TAP hands to native XDP fits into a page.
 const MAX_SUM: usize = 4096;
+/// Where the range begins at the latest.
+const MAX_OFFSET: usize = 128;
 /// The first fragment of a frame on a TAP is longer than this, as the kernel fills a page before it begins another.
 const LINEAR_LEAST: usize = 2048;
 /// Longest range that `bpf_csum_diff` took before kernel 6.13.
 const SUM_CHUNK: usize = 512;
+
+/// No answer of an XDP program.
+pub const UNKNOWN: u32 = u32::MAX;
+
+/// The answer of an XDP program.
+#[inline(always)]
+pub fn answer(action: Action) -> u32 {
+    match action {
+        Action::Pass => XDP_PASS,
+        Action::Drop => XDP_DROP,
+        Action::Reply => XDP_TX,
+        Action::Redirect(_) => XDP_REDIRECT,
+    }
+}
+
+/// [`Frame::sum`], a function of its own, which the verifier looks at once: it takes a path for every length. More than 32 bits
+/// are no sum.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn xdp_sum(context: *mut xdp_md, offset: u32, len: u32) -> u64 {
+    XdpFrame::new(context).add_up(offset as usize, len as usize).map_or(u64::MAX, u64::from)
+}
 
 /// The frame that an XDP program was called for.
 pub struct XdpFrame {
@@ -57,6 +83,52 @@ impl XdpFrame {
             word += 1;
         }
         Some(sum)
+    }
+
+    /// [`Frame::sum`]
+    #[inline(always)]
+    fn add_up(&self, offset: usize, len: usize) -> Option<u32> {
+        if offset > MAX_OFFSET || len > MAX_SUM {
+            return None;
+        }
+        let (mut at, mut left, mut sum) = (offset, len, 0);
+        let mut chunk = 0;
+        while chunk < MAX_SUM / SUM_CHUNK {
+            if left < SUM_CHUNK {
+                break;
+            }
+            sum = self.sum_chunk::<SUM_CHUNK>(at, sum)?;
+            at += SUM_CHUNK;
+            left -= SUM_CHUNK;
+            chunk += 1;
+        }
+        // The rest by its binary digits: the verifier wants every length to be a constant.
+        macro_rules! digits {
+            ($sum:ident, $add:ident: $($size:literal)+) => {$(
+                if left & $size != 0 {
+                    $sum = self.$add::<$size>(at, $sum)?;
+                    at += $size;
+                }
+            )+};
+        }
+        digits!(sum, sum_chunk: 256 128 64);
+        let mut rest = Checksum::default().add_sum(sum);
+        digits!(rest, sum_words: 32 16 8);
+        if left & 4 != 0 {
+            // SAFETY: the pointer is good for four bytes.
+            rest = rest.add_sum(unsafe { self.at(at, 4)?.cast::<u32>().read_unaligned() });
+            at += 4;
+        }
+        if left & 2 != 0 {
+            // SAFETY: the pointer is good for two bytes.
+            rest = rest.add_field(unsafe { *self.at(at, 2)?.cast() });
+            at += 2;
+        }
+        if left & 1 != 0 {
+            // SAFETY: the pointer is good for one byte.
+            rest = rest.add_field([unsafe { *self.at(at, 1)? }, 0]);
+        }
+        Some(rest.fold().into())
     }
 }
 
@@ -135,47 +207,7 @@ impl Frame for XdpFrame {
 
     #[inline(always)]
     fn sum(&self, offset: usize, len: usize) -> Option<u32> {
-        if len > MAX_SUM {
-            return None;
-        }
-        let (mut at, mut left, mut sum) = (offset, len, 0);
-        let mut chunk = 0;
-        while chunk < MAX_SUM / SUM_CHUNK {
-            if left < SUM_CHUNK {
-                break;
-            }
-            sum = self.sum_chunk::<SUM_CHUNK>(at, sum)?;
-            at += SUM_CHUNK;
-            left -= SUM_CHUNK;
-            chunk += 1;
-        }
-        // The rest by its binary digits: the verifier wants every length to be a constant.
-        macro_rules! digits {
-            ($sum:ident, $add:ident: $($size:literal)+) => {$(
-                if left & $size != 0 {
-                    $sum = self.$add::<$size>(at, $sum)?;
-                    at += $size;
-                }
-            )+};
-        }
-        digits!(sum, sum_chunk: 256 128 64);
-        let mut rest = Checksum::default().add_sum(sum);
-        digits!(rest, sum_words: 32 16 8);
-        if left & 4 != 0 {
-            // SAFETY: the pointer is good for four bytes.
-            rest = rest.add_sum(unsafe { self.at(at, 4)?.cast::<u32>().read_unaligned() });
-            at += 4;
-        }
-        if left & 2 != 0 {
-            // SAFETY: the pointer is good for two bytes.
-            rest = rest.add_field(unsafe { *self.at(at, 2)?.cast() });
-            at += 2;
-        }
-        if left & 1 != 0 {
-            // SAFETY: the pointer is good for one byte.
-            rest = rest.add_field([unsafe { *self.at(at, 1)? }, 0]);
-        }
-        Some(rest.fold().into())
+        u32::try_from(xdp_sum(self.context, offset as u32, len as u32)).ok()
     }
 
     #[inline(always)]

@@ -113,8 +113,9 @@ impl Flows for MemoryPolicies {
 
     fn update(&self, key: &FlowKey, change: Change) {
         if let Some(flow) = self.flows.borrow_mut().get_mut(key) {
-            let Change { seen, generation, flags } = change;
-            *flow = Flow { seen, generation, flags: flow.flags | flags, ..*flow };
+            let Change { seen, generation, flags, without, way } = change;
+            let way = if way.is_some() { way } else { flow.way };
+            *flow = Flow { seen, generation, flags: flow.flags & !without | flags, way, ..*flow };
         }
     }
 
@@ -141,6 +142,10 @@ impl Flows for MemoryPolicies {
     fn take_place(&self, place: &RingPlace, key: &FlowKey) -> bool {
         self.rings.borrow_mut().insert(*place, *key);
         true
+    }
+
+    fn with_scratch<R>(&self, _: R, act: impl FnOnce(&mut Flow, &mut FlowKey) -> R) -> R {
+        act(&mut Flow::default(), &mut FlowKey::default())
     }
 
     fn count_pressure(&self, owner: u32) {

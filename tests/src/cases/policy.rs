@@ -16,7 +16,7 @@ use super::world::{Devices, GATEWAY_GLOBAL, Vm};
 use super::{Expected, HOPS, UPLINK_MAC, VM_A, VM_B, VM_C, edited};
 use crate::frame::{Extension, GATEWAY_MAC, Ipv6, Payload};
 use crate::program::{At, INGRESS, Origin};
-use dataplane_ebpf::abi::{Counter, Flow, FlowKey, Reason, flow_flags};
+use dataplane_ebpf::abi::{Counter, Flow, FlowKey, Reason, ZONE_HOST, ZONE_OUTSIDE, flow_flags};
 use dataplane_ebpf::decide::{Action, Hook};
 use dataplane_ebpf::host::MemoryFrame;
 use std::collections::BTreeMap;
@@ -161,6 +161,12 @@ impl Passage {
     /// XDP hands it on.
     fn by_tc(mut self) -> Self {
         self.way = Way::Tc;
+        self
+    }
+
+    /// XDP finishes it.
+    fn by_xdp(mut self) -> Self {
+        self.way = Way::Xdp;
         self
     }
 
@@ -322,7 +328,9 @@ impl Names {
             (flow_flags::REPLY, " answers"),
             (flow_flags::SEEN, " seen"),
             (flow_flags::ESTABLISHED, " established"),
-            (flow_flags::CLOSING, " closing"),
+            (flow_flags::ENDED, " ended"),
+            (flow_flags::OTHER_ENDED, " other-ended"),
+            (flow_flags::RESET, " reset"),
             (flow_flags::HOST, " host"),
         ];
         let states: String =
@@ -338,8 +346,12 @@ impl Names {
     }
 
     fn zone(self, zone: u32) -> &'static str {
-        let all = [(Who::A, "A"), (Who::B, "B"), (Who::C, "C"), (Who::Host, "-")];
-        all.iter().find(|(who, _)| who.ifindex(self.devices) == zone).map_or("?", |(_, name)| name)
+        let vms = [(Who::A, "A"), (Who::B, "B"), (Who::C, "C")];
+        match zone {
+            ZONE_OUTSIDE => "-",
+            ZONE_HOST => "H",
+            vm => vms.iter().find(|(who, _)| who.ifindex(self.devices) == vm).map_or("?", |(_, name)| name),
+        }
     }
 }
 

@@ -72,7 +72,7 @@ pub struct World;
 impl World {
     /// The tables that all cases assume.
     pub fn tables(devices: Devices) -> MemoryTables {
-        let mut tables = MemoryTables::default();
+        let mut tables = MemoryTables { epoch: 1, ..MemoryTables::default() };
         let endpoint = Endpoint {
             address: VM_A.address.into(),
             gateway: GATEWAY.into(),

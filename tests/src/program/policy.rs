@@ -5,8 +5,8 @@ use aya::Pod;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, PerCpuArray, PerCpuValues};
 use dataplane_ebpf::abi::{
-    Address, Chain, EndpointPolicy, Flow, FlowKey, FlowQuota, Identity, PeerKey, RingPlace,
-    SERVICE_PROTOCOL_BITS, Step, StepKey, Steps, Vector, names,
+    Address, Chain, EndpointPolicy, Flow, FlowKey, FlowQuota, GENERATION_OF_POLICY, Identity, PeerKey,
+    RingPlace, SERVICE_PROTOCOL_BITS, Step, StepKey, Steps, Vector, names,
 };
 use dataplane_ebpf::host::MemoryPolicies;
 use std::collections::BTreeMap;
@@ -59,7 +59,7 @@ impl Programs {
             quotas.set(slot, FlowQuota { places: policies.quota, hand, pressure: 0 }, 0).expect("slot");
         }
         let mut now: Array<_, u64> = self.map(names::GENERATION);
-        now.set(0, generation, 0).expect("the generation");
+        now.set(GENERATION_OF_POLICY, generation, 0).expect("the generation");
     }
 
     /// Forgets all flows, and which places come next.

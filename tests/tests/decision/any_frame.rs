@@ -99,7 +99,7 @@ fn with_policy_they_agree_on_flows_as_well() {
 }
 
 /// Frames of all cases and stories, and where they are seen.
-fn seeds(devices: Devices) -> Vec<(Vec<At>, MemoryFrame)> {
+pub fn seeds(devices: Devices) -> Vec<(Vec<At>, MemoryFrame)> {
     let cases = cases::all();
     let cases = cases
         .iter()
@@ -117,7 +117,7 @@ fn seeds(devices: Devices) -> Vec<(Vec<At>, MemoryFrame)> {
 }
 
 /// What both do with a frame in the same second; `None` when another one began meanwhile.
-fn in_one_second(
+pub fn in_one_second(
     programs: &mut Programs,
     tables: &MemoryTables,
     at: At,
@@ -151,7 +151,7 @@ pub fn forget(programs: &mut Programs, policies: &MemoryPolicies) {
 }
 
 /// A few random changes of the kind that parsers get wrong.
-fn mutate(frame: &mut MemoryFrame, random: &mut Random) {
+pub fn mutate(frame: &mut MemoryFrame, random: &mut Random) {
     for _ in 0..=random.below(4) {
         let len = frame.bytes.len();
         match random.below(6) {

@@ -69,6 +69,7 @@ impl Stage for OnHost {
         let [b, c] = [VM_B, VM_C].map(|vm| Address::from(vm.address));
         let owner = self.tables.addresses[&c];
         self.tables.addresses.insert(b, owner);
+        self.tables.epoch += 1;
     }
 
     fn flows(&mut self) -> Vec<String> {

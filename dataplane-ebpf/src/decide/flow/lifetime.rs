@@ -1,7 +1,7 @@
 //! When a flow begins, is established, and is over.
 
 use super::Question;
-use crate::abi::{Flow, flow_flags};
+use crate::abi::{Flow, FlowKey, flow_flags};
 use crate::wire::{icmp6, protocol};
 
 /// Flags of TCP (RFC 9293 section 3.1).
@@ -28,15 +28,30 @@ pub(super) fn establishes(question: &Question, flow: &Flow, other: u32) -> bool 
         && question.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::ACK
 }
 
+/// Whether the packets of a flow have nothing more to tell of it.
+#[inline(always)]
+pub fn is_settled(flow: &Flow, key: &FlowKey) -> bool {
+    flow.flags & (flow_flags::SEEN | flow_flags::RESET) == flow_flags::SEEN
+        && (flow.flags & flow_flags::ESTABLISHED != 0
+            // Here answers establish.
+            || key.protocol != u32::from(protocol::TCP) && flow.flags & flow_flags::REPLY == 0)
+}
+
+/// Whether a connection ends: both sides have said so, or one has broken it off. Who has ended may still hear the other, so
+/// one FIN shortens nothing; and it takes both sides to forge both.
+#[inline(always)]
+pub(super) fn ends(flags: u32) -> bool {
+    const BOTH: u32 = flow_flags::ENDED | flow_flags::OTHER_ENDED;
+    flags & BOTH == BOTH || flags & flow_flags::RESET != 0
+}
+
 /// Whether the packet begins another flow between the same ports: whoever answers has no right to it by the flow, and
 /// whoever began a connection is judged again when the old one has ended.
 #[inline(always)]
 pub(super) fn begins_anew(flow: &Flow, question: &Question) -> bool {
+    const ENDING: u32 = flow_flags::REPLY | flow_flags::ENDED | flow_flags::OTHER_ENDED | flow_flags::RESET;
     match question.key.protocol as u8 {
-        protocol::TCP => {
-            question.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
-                && flow.flags & (flow_flags::REPLY | flow_flags::CLOSING) != 0
-        }
+        protocol::TCP => question.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN && flow.flags & ENDING != 0,
         protocol::ICMP6 => {
             question.icmp_type() == u32::from(icmp6::ECHO_REQUEST) && flow.flags & flow_flags::REPLY != 0
         }
@@ -60,7 +75,7 @@ pub(super) fn may_begin(question: &Question) -> bool {
 
 /// Whether a flow has not been seen for longer than it may be silent.
 #[inline(always)]
-pub(super) fn is_over(flow: &Flow, of: u32, now: u32) -> bool {
+pub fn is_over(flow: &Flow, of: u32, now: u32) -> bool {
     // Another CPU may have seen it in a second that this one has not reached yet.
     now.wrapping_sub(flow.seen).cast_signed() > patience(of, flow.flags)
 }
@@ -70,7 +85,9 @@ pub(super) fn is_over(flow: &Flow, of: u32, now: u32) -> bool {
 fn patience(of: u32, flags: u32) -> i32 {
     let established = flags & flow_flags::ESTABLISHED != 0;
     if of == u32::from(protocol::TCP) {
-        if flags & flow_flags::CLOSING != 0 {
+        if flags & flow_flags::RESET != 0 {
+            40
+        } else if ends(flags) {
             30
         } else if established {
             3600

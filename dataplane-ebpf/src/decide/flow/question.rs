@@ -2,7 +2,7 @@
 
 use super::super::policy::Subject;
 use super::Flows;
-use crate::abi::{Flow, FlowKey, ZONE_OUTSIDE, flow_flags};
+use crate::abi::{Exit, Flow, FlowKey, Way, ZONE_HOST, ZONE_OUTSIDE, flow_flags};
 use crate::wire::protocol;
 
 /// One end of a packet.
@@ -42,7 +42,7 @@ impl Party {
     /// Where its packets come in.
     #[inline(always)]
     pub fn zone(&self) -> u32 {
-        self.ifindex
+        if self.is_host() { ZONE_HOST } else { self.ifindex }
     }
 }
 
@@ -67,9 +67,13 @@ pub struct Question {
     /// In the kernel, the generation of policy by which it is judged from beginning to end: a flow that one allowed must
     /// not be remembered as allowed by the next.
     pub generation: u64,
+    /// The epoch of forwarding before anything was looked up for it.
+    pub epoch: u64,
+    /// Where it goes, if other packets of its flow may go there unasked.
+    pub exit: Exit,
 }
 
-const _: () = assert!(size_of::<Question>() == 88);
+const _: () = assert!(size_of::<Question>() == 120);
 
 /// Bits of [`Question::flags`].
 pub mod question_flags {
@@ -118,18 +122,35 @@ impl Question {
         self.service >> 8
     }
 
-    /// The flow that begins with this packet.
+    /// Counter slot of the endpoint whose quota a flow takes from that begins with this packet.
     #[inline(always)]
-    pub(super) fn flow<T: Flows>(&self, tables: &T) -> Flow {
+    pub(super) fn payer(&self) -> u32 {
+        if self.from.is_endpoint() { self.from.slot } else { self.to.slot }
+    }
+
+    /// Writes the flow that begins with this packet.
+    #[inline(always)]
+    pub(super) fn flow<T: Flows>(&self, tables: &T, flow: &mut Flow) {
         let host = if self.from.is_host() { flow_flags::HOST } else { 0 };
-        Flow {
+        *flow = Flow {
             generation: tables.generation(),
+            way: self.way(),
             seen: tables.now(),
-            owner: if self.from.is_endpoint() { self.from.slot } else { self.to.slot },
+            owner: self.payer(),
             flags: flow_flags::SEEN | host,
             reverse_zone: self.to.zone(),
             place: 0,
             _reserved: 0,
+        };
+    }
+
+    /// What its flow is to remember of its way.
+    #[inline(always)]
+    pub(super) fn way(&self) -> Way {
+        if self.exit.is_some() && self.epoch != 0 {
+            Way::new(self.exit, &self.key, self.epoch)
+        } else {
+            Way::NONE
         }
     }
 

@@ -2,26 +2,29 @@
 //! displaces the flows of whoever is flooded or floods, and nobody else's; and there it displaces those that do not
 //! matter: ended, silent, or never answered. Nobody has to sweep.
 
+use super::lifetime::ends;
 use super::{Flows, is_over};
-use crate::abi::{Flow, FlowKey, RingPlace, flow_flags};
+use crate::abi::{Flow, FlowKey, RingPlace, Way, flow_flags};
 
 /// How many places are looked at for a new flow.
 const TRIES: usize = 8;
 
-/// Remembers a flow and notes its place in it; `false` when the quota is used up by flows that are alive.
+/// Remembers a flow and notes its place in it; `false` when the quota is used up by flows that are alive. `reverse` is room
+/// for a key.
 #[inline(always)]
-pub(super) fn remember<T: Flows>(tables: &T, key: &FlowKey, flow: &mut Flow) -> bool {
+pub(super) fn remember<T: Flows>(tables: &T, key: &FlowKey, flow: &mut Flow, reverse: &mut FlowKey) -> bool {
     let old = tables.flow(key);
     if let Some(old) = old
         && old.reverse_zone != flow.reverse_zone
     {
         // The address is somebody else's now: whoever had it has no part in the flow, and nothing leads to its entry.
-        tables.remove(&key.reverse(old.reverse_zone));
+        *reverse = key.reverse(old.reverse_zone);
+        tables.remove(reverse);
     }
     // Known already, in whatever state: it keeps its place.
     flow.place = match old {
         Some(old) if old.owner == flow.owner => old.place,
-        _ => match free_place(tables, flow.owner, flow.seen) {
+        _ => match free_place(tables, flow.owner, flow.seen, reverse) {
             Some(place) => place,
             None => return false,
         },
@@ -33,16 +36,22 @@ pub(super) fn remember<T: Flows>(tables: &T, key: &FlowKey, flow: &mut Flow) -> 
 
 /// Makes the answers out of a flow, and remembers them, too.
 #[inline(always)]
-pub(super) fn remember_answers<T: Flows>(tables: &T, key: &FlowKey, flow: &mut Flow) -> bool {
-    let reverse = key.reverse(flow.reverse_zone);
+pub(super) fn remember_answers<T: Flows>(
+    tables: &T,
+    key: &FlowKey,
+    flow: &mut Flow,
+    reverse: &mut FlowKey,
+) -> bool {
+    *reverse = key.reverse(flow.reverse_zone);
     flow.flags = flow.flags & !flow_flags::SEEN | flow_flags::REPLY;
     flow.reverse_zone = key.zone;
-    tables.insert(&reverse, flow)
+    flow.way = Way::NONE;
+    tables.insert(reverse, flow)
 }
 
 /// A place whose flow is gone, or can go.
 #[inline(always)]
-fn free_place<T: Flows>(tables: &T, owner: u32, now: u32) -> Option<u32> {
+fn free_place<T: Flows>(tables: &T, owner: u32, now: u32, reverse: &mut FlowKey) -> Option<u32> {
     let mut tries = 0;
     while tries < TRIES {
         tries += 1;
@@ -52,12 +61,13 @@ fn free_place<T: Flows>(tables: &T, owner: u32, now: u32) -> Option<u32> {
         if flow.owner != owner || flow.place != place {
             return Some(place);
         }
-        let reverse_zone = flow.reverse_zone;
-        let matters = flow.flags & (flow_flags::ESTABLISHED | flow_flags::CLOSING) == flow_flags::ESTABLISHED
+        *reverse = key.reverse(flow.reverse_zone);
+        let matters = flow.flags & flow_flags::ESTABLISHED != 0
+            && !ends(flow.flags)
             && !is_over(flow, key.protocol, now);
         if !matters {
             tables.remove(key);
-            tables.remove(&key.reverse(reverse_zone));
+            tables.remove(reverse);
             return Some(place);
         }
     }

@@ -33,6 +33,11 @@ fn after_handshake(acts: impl IntoIterator<Item = Act>) -> Vec<Act> {
     handshake().into_iter().chain(acts).collect()
 }
 
+const RESET: [&str; 2] = [
+    "A A > B tcp 40000 80 < B: seen established reset (A)",
+    "B B > A tcp 80 40000 < A: answers seen established reset (A)",
+];
+
 const ESTABLISHED: [&str; 2] = [
     "A A > B tcp 40000 80 < B: seen established (A)",
     "B B > A tcp 80 40000 < A: answers seen established (A)",
@@ -113,9 +118,9 @@ fn handshakes() -> Vec<Story> {
 }
 
 fn ends() -> Vec<Story> {
-    let closing = [
-        "A A > B tcp 40000 80 < B: seen established closing (A)",
-        "B B > A tcp 80 40000 < A: answers seen established closing (A)",
+    let ended = [
+        "A A > B tcp 40000 80 < B: seen established ended other-ended (A)",
+        "B B > A tcp 80 40000 < A: answers seen established ended other-ended (A)",
     ];
     vec![
         story(
@@ -125,9 +130,9 @@ fn ends() -> Vec<Story> {
                 tcp(B, A, FIN | ACK).into(),
                 tcp(A, B, ACK).into(),
             ]),
-            &closing,
+            &ended,
         ),
-        story("one side breaks it off", after_handshake([tcp(B, A, RST | ACK).into()]), &closing),
+        story("one side breaks it off", after_handshake([tcp(B, A, RST | ACK).into()]), &RESET),
         story(
             "a connection follows one that ended",
             after_handshake([
@@ -159,8 +164,12 @@ fn injections() -> Vec<Story> {
             "nobody else sends in a flow",
             after_handshake([
                 // From afar, and by another VM, in the name of VM B.
-                tcp(Afar, A, ACK).with(|ip| ip.source = B.address()).dropped(Reason::Policy).into(),
-                tcp(Afar, A, RST).with(|ip| ip.source = B.address()).dropped(Reason::NoFlow).into(),
+                tcp(Afar, A, ACK).with(|ip| ip.source = B.address()).dropped(Reason::SourceAddress).into(),
+                tcp(Afar, A, RST)
+                    .by_kernel()
+                    .with(|ip| ip.source = B.address())
+                    .dropped(Reason::SourceAddress)
+                    .into(),
                 tcp(C, A, ACK).with(|ip| ip.source = B.address()).dropped(Reason::SourceAddress).into(),
                 tcp(C, A, RST).by_kernel().with(|ip| ip.source = B.address()).dropped(Reason::NoFlow).into(),
             ]),
@@ -244,13 +253,48 @@ fn times() -> Vec<Story> {
             "what ended does not last",
             after_handshake([
                 tcp(A, B, RST).into(),
+                Act::Wait(42),
+                tcp(B, A, ACK).dropped(Reason::Policy).into(),
+            ]),
+            &RESET,
+        ),
+        story(
+            "when both sides have ended it does not last",
+            after_handshake([
+                tcp(A, B, FIN | ACK).into(),
+                tcp(B, A, FIN | ACK).into(),
                 Act::Wait(32),
                 tcp(B, A, ACK).dropped(Reason::Policy).into(),
             ]),
             &[
-                "A A > B tcp 40000 80 < B: seen established closing (A)",
-                "B B > A tcp 80 40000 < A: answers seen established closing (A)",
+                "A A > B tcp 40000 80 < B: seen established ended other-ended (A)",
+                "B B > A tcp 80 40000 < A: answers seen established ended other-ended (A)",
             ],
+        ),
+        story(
+            "who has ended hears the other, after long silence as well",
+            after_handshake([
+                tcp(A, B, FIN | ACK).into(),
+                Act::Wait(600),
+                tcp(B, A, ACK).into(),
+                tcp(A, B, ACK).into(),
+            ]),
+            &[
+                "A A > B tcp 40000 80 < B: seen established ended (A)",
+                "B B > A tcp 80 40000 < A: answers seen established other-ended (A)",
+            ],
+        ),
+        story(
+            "a forged RST does not end what goes on",
+            after_handshake([
+                tcp(B, A, RST).into(),
+                Act::Wait(35),
+                tcp(A, B, ACK).into(),
+                Act::Wait(600),
+                tcp(B, A, ACK).into(),
+                tcp(A, B, ACK).into(),
+            ]),
+            &ESTABLISHED,
         ),
     ]
 }

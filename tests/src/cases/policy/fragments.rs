@@ -128,7 +128,11 @@ fn hostile() -> Vec<Story> {
                 later(A, B, 10).dropped(Reason::FragmentVerdict).into(),
                 later(A, C, 9).dropped(Reason::FragmentVerdict).into(),
                 later(Afar, B, 9).dropped(Reason::FragmentVerdict).into(),
-                later(Afar, B, 9).with(|ip| ip.source = A.address()).dropped(Reason::FragmentVerdict).into(),
+                later(Afar, B, 9)
+                    .by_xdp()
+                    .with(|ip| ip.source = A.address())
+                    .dropped(Reason::SourceAddress)
+                    .into(),
                 later(B, A, 9).dropped(Reason::FragmentVerdict).into(),
             ],
             &SENT,

@@ -92,8 +92,8 @@ fn open() -> Vec<Story> {
             udp(B, Host, 40_000, 123).dropped(Reason::Policy).into(),
         ],
         &[
-            "- Host > A udp 123 40000 < A: answers seen established (A)",
-            "A A > Host udp 40000 123 < -: seen established (A)",
+            "A A > Host udp 40000 123 < H: seen established (A)",
+            "H Host > A udp 123 40000 < A: answers seen established (A)",
         ],
     );
     open.host_is_open = true;
@@ -113,8 +113,8 @@ fn from_the_host() -> Vec<Story> {
             packet(Host, C, Payload::icmpv6(135, 0, &[0; 20])).into(),
         ],
         &[
-            "- Host > C udp 1000 2000 < C: seen established host (C)",
-            "C C > Host udp 2000 1000 < -: answers seen established host (C)",
+            "C C > Host udp 2000 1000 < H: answers seen established host (C)",
+            "H Host > C udp 1000 2000 < C: seen established host (C)",
         ],
     )]
 }

@@ -3,6 +3,7 @@
 use super::FastPathError;
 use super::events::EventMaps;
 use super::flows::FlowMaps;
+use super::generation::Generations;
 use super::maps::Maps;
 use super::pins::{Pins, Role};
 use super::policy::PolicyMaps;
@@ -191,12 +192,13 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, FastPathError> {
     let mut take = |name| -> Result<Map, FastPathError> {
         object.take_map(name).ok_or(FastPathError::Incomplete { kind: "map", name })
     };
+    let generations = Generations::open(take(names::GENERATION)?)?;
     Ok(Loaded {
         programs,
-        maps: Maps::open(&mut take)?,
-        routes: RouteMaps::open(&mut take)?,
+        maps: Maps::open(&mut take, &generations)?,
+        routes: RouteMaps::open(&mut take, &generations)?,
         events: EventMaps::open(&mut take)?,
-        policy: PolicyMaps::open(&mut take)?,
+        policy: PolicyMaps::open(&mut take, generations)?,
         flows: FlowMaps::open(&mut take)?,
     })
 }
@@ -333,7 +335,7 @@ fn policy(limit: u32) -> [Definition; 10] {
     let chains = limit.saturating_mul(CHAINS_PER_ENDPOINT);
     let sized = |name, kind, key, value, entries| define(name, kind, key, Some(value), entries);
     [
-        sized(names::GENERATION, Array, index, size_of::<u64>(), 1),
+        sized(names::GENERATION, Array, index, size_of::<u64>(), 2),
         sized(names::POLICIES, Hash, index, size_of::<EndpointPolicy>(), limit),
         sized(names::CHAINS, Hash, index, size_of::<Chain>(), chains),
         sized(names::HOST_IDENTITIES, Hash, size_of::<Address>(), size_of::<Identity>(), POLICY_ENTRIES),

@@ -2,6 +2,7 @@
 
 use super::FastPathError;
 use super::entries::{Entries, GATEWAY};
+use super::generation::{Generations, forwarding};
 use aya::maps::xdp::XdpMapError;
 use aya::maps::{DevMapHash, HashMap, IterableMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
@@ -40,14 +41,21 @@ pub struct Table<K: aya::Pod, V: Value> {
     map: HashMap<MapData, K, V>,
     content: BTreeMap<K, V>,
     capacity: u32,
+    /// Raised after every change, if ways are found in the map.
+    generations: Option<Generations>,
 }
 
 impl<K: aya::Pod + Ord, V: Value> Table<K, V> {
-    /// Takes over `map` with all it holds.
-    pub fn open(name: &'static str, map: Map) -> Result<Self, FastPathError> {
+    /// Takes over `map` with all it holds; `generations` if ways are found in it.
+    pub fn open(
+        name: &'static str,
+        map: Map,
+        generations: Option<&Generations>,
+    ) -> Result<Self, FastPathError> {
         let map: HashMap<MapData, K, V> = map.try_into().map_err(failed(name, "unexpected type"))?;
         let capacity = map.map().info().map_err(failed(name, "cannot be read"))?.max_entries();
-        let mut table = Self { name, map, content: BTreeMap::new(), capacity };
+        let generations = generations.cloned();
+        let mut table = Self { name, map, content: BTreeMap::new(), capacity, generations };
         table.reload()?;
         Ok(table)
     }
@@ -84,7 +92,7 @@ impl<K: aya::Pod + Ord, V: Value> Table<K, V> {
         if let Ok(before) = self.map.get(&key, 0) {
             value.carry(&before);
         }
-        self.map.insert(key, value, 0).map_err(failed(self.name, "cannot write an entry"))?;
+        self.change(|map| map.insert(key, value, 0), "cannot write an entry")?;
         self.content.insert(key, value.ours());
         Ok(())
     }
@@ -92,9 +100,22 @@ impl<K: aya::Pod + Ord, V: Value> Table<K, V> {
     /// Removes an entry; none there is fine.
     pub fn remove(&mut self, key: &K) -> Result<(), FastPathError> {
         if self.content.remove(key).is_some() {
-            absent_is_fine(self.map.remove(key)).map_err(failed(self.name, "cannot remove an entry"))?;
+            self.change(|map| absent_is_fine(map.remove(key)), "cannot remove an entry")?;
         }
         Ok(())
+    }
+
+    fn change(
+        &mut self,
+        change: impl FnOnce(&mut HashMap<MapData, K, V>) -> Result<(), MapError>,
+        what: &'static str,
+    ) -> Result<(), FastPathError> {
+        let (name, map) = (self.name, &mut self.map);
+        let change = || change(map).map_err(failed(name, what));
+        match &self.generations {
+            Some(generations) => forwarding(generations, change),
+            None => change(),
+        }
     }
 }
 
@@ -122,12 +143,14 @@ impl Maps {
     /// Takes the maps out of a loaded object.
     pub fn open(
         mut take: impl FnMut(&'static str) -> Result<Map, FastPathError>,
+        generations: &Generations,
     ) -> Result<Self, FastPathError> {
+        let ways = Some(generations);
         Ok(Self {
-            endpoints: Table::open(names::ENDPOINTS, take(names::ENDPOINTS)?)?,
-            addresses: Table::open(names::ADDRESSES, take(names::ADDRESSES)?)?,
-            answers: Table::open(names::ANSWERS, take(names::ANSWERS)?)?,
-            uplinks: Table::open(names::UPLINKS, take(names::UPLINKS)?)?,
+            endpoints: Table::open(names::ENDPOINTS, take(names::ENDPOINTS)?, ways)?,
+            addresses: Table::open(names::ADDRESSES, take(names::ADDRESSES)?, ways)?,
+            answers: Table::open(names::ANSWERS, take(names::ANSWERS)?, None)?,
+            uplinks: Table::open(names::UPLINKS, take(names::UPLINKS)?, ways)?,
             devices: take(names::DEVICES)?.try_into().map_err(failed(names::DEVICES, "unexpected type"))?,
             counters: take(names::COUNTERS)?
                 .try_into()

@@ -5,6 +5,7 @@
 //! | `entries` | what the maps hold for an endpoint, pure |
 //! | `slots` | which counter belongs to whom, pure |
 //! | `maps` | the maps, written by difference and in a safe order |
+//! | `generation` | the generation of policy and the epoch of forwarding |
 //! | `loader` | the BPF object: load, adopt pinned maps |
 //! | `trace` | what the programs themselves log |
 //! | `hooks` | which programs are attached where |
@@ -27,6 +28,7 @@ mod entries;
 mod error;
 mod events;
 mod flows;
+mod generation;
 mod grace_period;
 mod hooks;
 mod link;

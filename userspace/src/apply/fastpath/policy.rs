@@ -2,6 +2,7 @@
 
 use super::FastPathError;
 use super::batch::BatchMap;
+use super::generation::Generations;
 use super::routes::{PrefixKey, failed, open};
 use aya::Pod;
 use aya::maps::{Map, PerCpuArray, PerCpuValues};
@@ -29,7 +30,7 @@ pub type Service = (ServiceKey, u32);
 
 /// The maps of policy.
 pub struct PolicyMaps {
-    generation: BatchMap<u32, u64>,
+    generations: Generations,
     /// Chains by endpoint.
     pub policies: Entries<u32, EndpointPolicy>,
     /// Chains by number.
@@ -214,13 +215,14 @@ impl PolicyMaps {
     /// Takes the maps out of a loaded object.
     pub(super) fn open(
         mut take: impl FnMut(&'static str) -> Result<Map, FastPathError>,
+        generations: Generations,
     ) -> Result<Self, FastPathError> {
         let take = &mut take;
         let prefixes = open(names::IDENTITIES, take(names::IDENTITIES)?)?;
         let capacity = BatchMap::capacity(&prefixes).map_err(failed(names::IDENTITIES, "cannot be read"))?;
         let counters = take(names::RULE_COUNTERS)?.try_into();
         Ok(Self {
-            generation: open(names::GENERATION, take(names::GENERATION)?)?,
+            generations,
             policies: Entries::open(names::POLICIES, take)?,
             chains: Entries::open(names::CHAINS, take)?,
             peers: Entries::open(names::PEERS, take)?,
@@ -240,13 +242,12 @@ impl PolicyMaps {
 
     /// The generation that counts.
     pub fn generation(&self) -> Result<u64, FastPathError> {
-        let generation = self.generation.get(&0).map_err(failed(names::GENERATION, "cannot be read"))?;
-        Ok(generation.unwrap_or(0))
+        self.generations.policy()
     }
 
     /// From now on this generation counts.
     pub fn set_generation(&self, generation: u64) -> Result<(), FastPathError> {
-        self.generation.update(&[(0, generation)]).map_err(failed(names::GENERATION, "cannot be written"))
+        self.generations.set_policy(generation)
     }
 
     /// What is counted, by all CPUs.

@@ -2,6 +2,7 @@
 
 use super::FastPathError;
 use super::batch::BatchMap;
+use super::generation::{ForwardingMap, Generations};
 use aya::Pod;
 use aya::maps::{Map, MapData};
 use dataplane_ebpf::abi::{Address, NextHopGroup, Route, names};
@@ -25,20 +26,21 @@ unsafe impl Pod for PrefixKey {}
 
 /// `HOST_ROUTES`, `ROUTES` and `NEXT_HOPS`.
 pub struct RouteMaps {
-    hosts: BatchMap<Address, Route>,
-    prefixes: BatchMap<PrefixKey, Route>,
-    groups: BatchMap<u32, NextHopGroup>,
+    hosts: ForwardingMap<Address, Route>,
+    prefixes: ForwardingMap<PrefixKey, Route>,
+    groups: ForwardingMap<u32, NextHopGroup>,
 }
 
 impl RouteMaps {
     /// Takes the maps out of a loaded object.
     pub(super) fn open(
         mut take: impl FnMut(&'static str) -> Result<Map, FastPathError>,
+        generations: &Generations,
     ) -> Result<Self, FastPathError> {
         Ok(Self {
-            hosts: open(names::HOST_ROUTES, take(names::HOST_ROUTES)?)?,
-            prefixes: open(names::ROUTES, take(names::ROUTES)?)?,
-            groups: open(names::NEXT_HOPS, take(names::NEXT_HOPS)?)?,
+            hosts: ForwardingMap::open(names::HOST_ROUTES, take(names::HOST_ROUTES)?, generations)?,
+            prefixes: ForwardingMap::open(names::ROUTES, take(names::ROUTES)?, generations)?,
+            groups: ForwardingMap::open(names::NEXT_HOPS, take(names::NEXT_HOPS)?, generations)?,
         })
     }
 
@@ -49,33 +51,32 @@ impl RouteMaps {
             routes.iter().filter(is_host).map(|((a, _), r)| (Address::from(*a), *r)).collect();
         let prefixes: Vec<_> =
             routes.iter().filter(|entry| !is_host(entry)).map(|(prefix, r)| (key(*prefix), *r)).collect();
-        self.hosts.update(&hosts).map_err(failed(names::HOST_ROUTES, "cannot write entries"))?;
-        self.prefixes.update(&prefixes).map_err(failed(names::ROUTES, "cannot write entries"))
+        self.hosts.update(&hosts)?;
+        self.prefixes.update(&prefixes)
     }
 
     /// Removes routes; those that are not there are fine.
     pub fn remove_routes(&self, routes: &[Destination]) -> Result<(), FastPathError> {
         let hosts: Vec<_> = routes.iter().filter(|r| r.1 == 128).map(|r| Address::from(r.0)).collect();
         let prefixes: Vec<_> = routes.iter().filter(|r| r.1 != 128).map(|r| key(*r)).collect();
-        self.hosts.remove(&hosts).map_err(failed(names::HOST_ROUTES, "cannot remove entries"))?;
-        self.prefixes.remove(&prefixes).map_err(failed(names::ROUTES, "cannot remove entries"))
+        self.hosts.remove(&hosts)?;
+        self.prefixes.remove(&prefixes)
     }
 
     /// Writes groups of next hops.
     pub fn set_groups(&self, groups: &[(u32, NextHopGroup)]) -> Result<(), FastPathError> {
-        self.groups.update(groups).map_err(failed(names::NEXT_HOPS, "cannot write entries"))
+        self.groups.update(groups)
     }
 
     /// Removes groups of next hops; those that are not there are fine.
     pub fn remove_groups(&self, groups: &[u32]) -> Result<(), FastPathError> {
         let none: Vec<_> = groups.iter().map(|group| (*group, NextHopGroup::NONE)).collect();
-        self.groups.update(&none).map_err(failed(names::NEXT_HOPS, "cannot remove entries"))
+        self.groups.update(&none)
     }
 
     /// All routes.
     pub fn routes(&self) -> Result<BTreeMap<Destination, Route>, FastPathError> {
-        let hosts = self.hosts.entries().map_err(failed(names::HOST_ROUTES, "cannot be read"))?;
-        let prefixes = self.prefixes.entries().map_err(failed(names::ROUTES, "cannot be read"))?;
+        let (hosts, prefixes) = (self.hosts.entries()?, self.prefixes.entries()?);
         let hosts = hosts.into_iter().map(|(address, route)| ((address.octets().into(), 128), route));
         let prefixes = prefixes.into_iter().map(|(key, route)| {
             // The map refuses longer prefixes.
@@ -86,7 +87,7 @@ impl RouteMaps {
 
     /// All groups of next hops.
     pub fn groups(&self) -> Result<BTreeMap<u32, NextHopGroup>, FastPathError> {
-        let groups = self.groups.entries().map_err(failed(names::NEXT_HOPS, "cannot be read"))?;
+        let groups = self.groups.entries()?;
         Ok(groups.into_iter().filter(|(_, group)| *group != NextHopGroup::NONE).collect())
     }
 }

@@ -1,0 +1,180 @@
+//! The short way: a packet of a flow that is known, allowed and has been sent on before needs one lookup, that of its flow.
+//!
+//! What the long way found of an earlier packet with the same [`FlowKey`] is remembered there ([`Way`](crate::abi::Way)) as
+//! long as nothing it depends on has changed: that its addresses and ports are legal where it comes in, whom it is for,
+//! and how it gets there. What differs from packet to packet is looked at here. Whatever is not plain goes the long way,
+//! which alone says what becomes of packets: this one says the same, or nothing.
+
+use super::flow::{self, Change, Flows, tcp};
+use super::guard::Packet;
+use super::{Action, Hook, Tables, forward, offload, pass, send_on};
+use crate::abi::{Exit, FlowKey, SLOT_UNCONFIGURED, ZONE_OUTSIDE, endpoint_flags, exit_flags};
+use crate::wire::{
+    Chain, EthernetHeader, Fragment, Frame, Headers, L4_OFFSET, TcpHeader, UdpHeader, ethertype, protocol,
+};
+use core::hint::cold_path;
+
+/// What becomes of a frame that the VM behind `ifindex` sent, if that is known; edited and counted.
+#[inline(always)]
+pub fn from_vm<F: Frame, T: Tables>(frame: &mut F, tables: &T, ifindex: u32, hook: Hook) -> Option<Action> {
+    let mut slot = SLOT_UNCONFIGURED;
+    let exit = known(frame, tables, ifindex, hook, |ethernet| {
+        let Some(endpoint) = tables.endpoint(ifindex) else { return false };
+        slot = endpoint.slot;
+        endpoint.flags & endpoint_flags::ADMIN_UP != 0
+            && ethernet.source() == endpoint.mac
+            && ethernet.destination() == endpoint.gateway_mac
+    });
+    if exit.is_some() {
+        return Some(send_on(frame, tables, slot, &exit, hook));
+    }
+    if exit.flags & exit_flags::NOT_BY_XDP != 0 { Some(pass(tables, slot, hook)) } else { None }
+}
+
+/// What becomes of a frame that came in on an uplink, if that is known; edited and counted.
+#[inline(always)]
+pub fn from_uplink<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    ifindex: u32,
+    hook: Hook,
+) -> Option<Action> {
+    let exit = known(frame, tables, ZONE_OUTSIDE, hook, |ethernet| {
+        tables.uplink(ifindex).is_some_and(|uplink| ethernet.destination() == uplink.mac)
+    });
+    if exit.is_some() {
+        return Some(super::deliver_on(frame, tables, &exit, hook));
+    }
+    // Not ours to count.
+    if exit.flags & exit_flags::NOT_BY_XDP != 0 { Some(Action::Pass) } else { None }
+}
+
+/// The way of a packet that came in at `zone`: [`Exit::NONE`] if it has to go the long way, [`Exit::NOT_BY_XDP`] if that would
+/// only end in handing it on. `is_ours`: its MACs are right, and whoever sends it may.
+#[inline(always)]
+fn known<F: Frame, T: Tables>(
+    frame: &F,
+    tables: &T,
+    zone: u32,
+    hook: Hook,
+    is_ours: impl FnOnce(&EthernetHeader) -> bool,
+) -> Exit {
+    let Some(flows) = tables.flows() else { return Exit::NONE };
+    tables.with_question(
+        Exit::NONE,
+        #[inline(always)]
+        |question| {
+            if !write_key(frame, zone, &mut question.key, is_ours) {
+                return Exit::NONE;
+            }
+            let key = &question.key;
+            let Some(flow) = flows.flow(key) else { return Exit::NONE };
+            let now = flows.now();
+            if flow.generation != flows.generation()
+                || !flow::is_settled(flow, key)
+                || flow::is_over(flow, key.protocol, now)
+                || !flow.way.of(key, question.epoch, &mut question.exit)
+                || !question.exit.is_some()
+            {
+                return Exit::NONE;
+            }
+            let is_seen = flow.seen == now;
+            let Some(packet) = packet(frame, key) else { return Exit::NONE };
+            let fits = forward::fits(frame, &packet, question.exit.mtu as usize);
+            match hook {
+                // Nothing is noted of what is handed on: TC is to judge it.
+                Hook::Xdp
+                    if !fits
+                        || question.exit.flags & exit_flags::XDP == 0
+                        || !offload::is_complete(frame, &packet) =>
+                {
+                    return Exit::NOT_BY_XDP;
+                }
+                Hook::Tc if !fits => return Exit::NONE,
+                _ => {}
+            }
+            if !is_seen {
+                cold_path();
+                let (seen, generation) = (flows.now(), flows.generation());
+                flows.update(key, Change { seen, generation, ..Change::default() });
+            }
+            question.exit
+        },
+    )
+}
+
+/// Writes the key of a packet's flow, if the packet is plain and may come from where it does. In the kernel that is not on the
+/// stack, of which the long way leaves little, as little as what could be kept of the packet meanwhile.
+#[inline(always)]
+fn write_key<F: Frame>(
+    frame: &F,
+    zone: u32,
+    key: &mut FlowKey,
+    is_ours: impl FnOnce(&EthernetHeader) -> bool,
+) -> bool {
+    let Some(headers) = frame.view::<Headers>(0) else { return false };
+    let payload_len = headers.ip.payload_len.get() as usize;
+    if headers.ethernet.ethertype.get() != ethertype::IPV6
+        || headers.ip.version() != 6
+        || headers.ip.hop_limit <= 1
+        || L4_OFFSET + payload_len != frame.len()
+        || frame.is_tagged()
+    {
+        cold_path();
+        return false;
+    }
+    let ports = match headers.ip.next_header {
+        protocol::TCP if payload_len >= size_of::<TcpHeader>() => {
+            let Some(tcp) = frame.view::<TcpHeader>(L4_OFFSET) else { return false };
+            // What begins or ends a connection changes its flow.
+            if u32::from(tcp.flags) & (tcp::SYN | tcp::FIN | tcp::RST) != 0 {
+                return false;
+            }
+            tcp.ports
+        }
+        protocol::UDP if payload_len >= size_of::<UdpHeader>() => {
+            let Some(udp) = frame.view::<UdpHeader>(L4_OFFSET) else { return false };
+            [udp.source_port, udp.destination_port]
+        }
+        _ => return false,
+    };
+    *key = FlowKey {
+        source: headers.ip.source(),
+        destination: headers.ip.destination(),
+        source_port: ports[0].get(),
+        destination_port: ports[1].get(),
+        protocol: u32::from(headers.ip.next_header),
+        zone,
+        _reserved: 0,
+    };
+    is_ours(&headers.ethernet)
+}
+
+/// The packet whose key was written.
+#[inline(always)]
+fn packet<F: Frame>(frame: &F, key: &FlowKey) -> Option<Packet> {
+    let headers = frame.view::<Headers>(0)?;
+    let chain = Chain {
+        protocol: key.protocol as u8,
+        offset: L4_OFFSET,
+        fragment: Fragment::Whole,
+        hop_by_hop: false,
+        identification: 0,
+    };
+    Some(Packet {
+        source: key.source,
+        destination: key.destination,
+        payload_len: headers.ip.payload_len.get() as usize,
+        chain,
+        padded: false,
+        discovery: false,
+    })
+}
+
+/// Whether [`known`] would look at a packet like this: the way of another need not be that of all with the same key.
+#[inline(always)]
+pub(super) fn is_plain(packet: &Packet) -> bool {
+    matches!(packet.chain.protocol, protocol::TCP | protocol::UDP)
+        && packet.chain.offset == L4_OFFSET
+        && matches!(packet.chain.fragment, Fragment::Whole)
+}
