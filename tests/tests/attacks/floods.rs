@@ -128,7 +128,7 @@ fn forged_link_local_addresses_leave_the_kernels_neighbours_alone() -> Result<()
         "{dropped:?}"
     );
     // Whom nobody has talked to yet is found.
-    scene.host().namespace.ip("-6 neighbour flush dev up0")?;
+    scene.host().namespace.ip(&format!("-6 neighbour del {ROUTER} dev up0"))?;
     echoes(&scene.host().namespace, ROUTER)?;
     scene.unharmed()
 }
