@@ -12,7 +12,7 @@ pub mod nftables;
 
 use crate::carrier::ENDS;
 use anyhow::{Result, anyhow, bail, ensure};
-use serval::plan::policy::{Policies, policies};
+use serval::plan::policy::{Policies, Tunnels, policies};
 use serval::resource::document::{Content, Format, parse};
 use serval::resource::{EndpointName, Resources};
 use serval_tests::frame::mac_text;
@@ -96,7 +96,7 @@ impl Policy {
                 other => bail!("a document of the measurement is no resource: {other:?}"),
             }
         }
-        Ok(policies(&resources, NODE))
+        Ok(policies(&resources, NODE, Tunnels::default()))
     }
 }
 

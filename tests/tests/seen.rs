@@ -245,6 +245,9 @@ fn explanations_are_what_happens_and_leave_nothing() -> Result<()> {
     // By address, from elsewhere, and what no VM may send.
     let (allowed, ping) = two.explain(&["--from", &address(1).to_string(), "--to", "vm2"])?;
     ensure!(!allowed && ping["decisions"].as_array().is_some_and(|all| all.len() == 2), "{ping}");
+    let tunnel = ["--from", "vm1", "--to", "vm2", "--protocol", "UDP", "--port", "4789"];
+    let (allowed, tunnel) = two.explain(&tunnel)?;
+    ensure!(!allowed && tunnel["decisions"][0]["rule"]["tunnel"] == "VXLAN", "{tunnel}");
     let frame: String = datagram(mac(2)).bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     let (allowed, spoofed) = two.explain(&["--frame", &frame, "--interface", &tap(1)])?;
     ensure!(!allowed && spoofed["reason"] == "source_mac", "{spoofed}");

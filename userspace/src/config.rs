@@ -166,11 +166,15 @@ pub struct PolicyConfig {
     pub enforce: bool,
     /// What becomes of packets from VMs to the host itself.
     pub endpoint_to_host: EndpointToHost,
+    /// VXLAN (UDP to port 4789) from VMs is for policy to judge: Felix' `AllowVXLANPacketsFromWorkloads`. Else it is dropped.
+    pub allow_vxlan: bool,
+    /// The same of IPv4 in IPv6 (protocol 4): Felix' `AllowIPIPPacketsFromWorkloads`.
+    pub allow_ipip: bool,
 }
 
 impl Default for PolicyConfig {
     fn default() -> Self {
-        Self { enforce: true, endpoint_to_host: EndpointToHost::Drop }
+        Self { enforce: true, endpoint_to_host: EndpointToHost::Drop, allow_vxlan: false, allow_ipip: false }
     }
 }
 

@@ -10,7 +10,8 @@ use proptest::collection::vec;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serval::plan::policy::arbitrary::{NODE, packets, worlds_with};
 use serval::plan::policy::reference::{self, Packet};
-use serval::plan::policy::{Direction, memory, policies};
+use serval::plan::policy::tunnel::IPIP;
+use serval::plan::policy::{Direction, Tunnels, memory, policies};
 use serval::resource::policy::Protocol;
 use serval::resource::{Resources, WorkloadEndpoint};
 use serval_tests::cases::policy::policed;
@@ -55,7 +56,7 @@ impl<'a> Stage<'a> {
             }
         }
         let ifindex = |name: &_| locals.iter().find(|(local, ..)| local.name == *name).map(|local| local.1);
-        let mut policies = memory::of(&policies(resources, NODE), ifindex);
+        let mut policies = memory::of(&policies(resources, NODE, Tunnels::default()), ifindex);
         policies.quota = 64;
         tables.policies = Some(policies);
         Self { resources, locals, tables }
@@ -92,7 +93,8 @@ impl<'a> Stage<'a> {
         for (place, direction) in asked {
             if let Place::Local(number) = place {
                 let endpoint = self.locals[number].0;
-                let outcome = reference::evaluate(self.resources, endpoint, direction, packet);
+                let outcome =
+                    reference::evaluate(self.resources, Tunnels::default(), endpoint, direction, packet);
                 allowed &= outcome.allowed;
             }
         }
@@ -121,6 +123,11 @@ impl<'a> Stage<'a> {
         let allowed = self.allows(packet)?;
         for hook in HOOKS {
             let action = self.run(programs, hook, packet, first(packet));
+            if hook == Hook::Xdp && packet.protocol == IPIP {
+                // XDP does not know where its sums are.
+                assert_eq!(action, Action::Pass, "{packet:?}");
+                continue;
+            }
             let passes = matches!(action, Action::Redirect(_));
             assert_eq!(passes, allowed, "{hook:?} says something else: {packet:?}");
             if !allowed {

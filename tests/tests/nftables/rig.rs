@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serval::apply::nftables::Nftables;
 use serval::plan::nftables::{self, Ruleset};
-use serval::plan::policy::policies;
+use serval::plan::policy::{Tunnels, policies};
 use serval::plan::{self, HostFacts, LinkFacts};
 use serval::resource::Resources;
 use serval::resource::document::{Content, Format, parse};
@@ -86,7 +86,7 @@ impl Rig {
         }
         let plan = plan::plan(resources, &facts, plan::Settings { node: NODE, tap_prefix: "tap" });
         let settings = nftables::Settings { tap_prefix: "tap", host_is_open: self.host_is_open };
-        Ok(nftables::ruleset(&policies(resources, NODE), &plan, settings))
+        Ok(nftables::ruleset(&policies(resources, NODE, Tunnels::default()), &plan, settings))
     }
 
     /// Has the kernel judge by these resources from now on.

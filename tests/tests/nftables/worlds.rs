@@ -5,9 +5,9 @@ use crate::rig::{NODE, Rig, UPLINK};
 use anyhow::{Result, anyhow, ensure};
 use proptest::collection::vec;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
-use serval::plan::policy::Direction;
 use serval::plan::policy::arbitrary::{self, ADDRESSES, packets, worlds};
 use serval::plan::policy::reference::{self, Packet};
+use serval::plan::policy::{Direction, Tunnels};
 use serval::resource::policy::Protocol;
 use serval::resource::{Resources, WorkloadEndpoint};
 use serval_tests::frame::{Mac, Payload};
@@ -129,8 +129,9 @@ fn tap_of(resources: &Resources, address: Ipv6Addr) -> Option<&str> {
 fn verdict(resources: &Resources, packet: &Packet) -> bool {
     [(packet.source, Direction::Egress), (packet.destination, Direction::Ingress)].into_iter().all(
         |(address, direction)| {
-            endpoint(resources, address)
-                .is_none_or(|endpoint| reference::evaluate(resources, endpoint, direction, packet).allowed)
+            endpoint(resources, address).is_none_or(|endpoint| {
+                reference::evaluate(resources, Tunnels::default(), endpoint, direction, packet).allowed
+            })
         },
     )
 }

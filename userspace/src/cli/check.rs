@@ -103,7 +103,7 @@ fn check(file: &Path, config: &Config) -> anyhow::Result<(Vec<Problem>, String)>
     );
     let mut conflicts = plan.conflicts;
     if config.policy.enforce {
-        let policies = policies(&snapshot.resources, &config.node);
+        let policies = policies(&snapshot.resources, &config.node, config.policy.into());
         conflicts.append(&mut lint::lint(&snapshot.resources, &config.node, &policies));
     }
     let (mut notes, mut refusals) = (Vec::new(), Vec::new());

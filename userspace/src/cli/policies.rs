@@ -21,12 +21,17 @@ fn render(rules: &[RuleCount]) -> String {
     for RuleCount { rule, allowed, denied } in rules {
         let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
         let or_none = |name: &Option<String>| name.clone().unwrap_or_else(|| "-".to_owned());
-        let policy = match (&rule.policy, &rule.profile) {
-            (Some(policy), _) => policy.clone(),
-            (None, Some(profile)) => format!("profile {profile}"),
-            (None, None) => "-".to_owned(),
+        let policy = match (&rule.policy, &rule.profile, &rule.tunnel) {
+            (Some(policy), ..) => policy.clone(),
+            (None, Some(profile), _) => format!("profile {profile}"),
+            (None, None, Some(tunnel)) => format!("no {tunnel}"),
+            (None, None, None) => "-".to_owned(),
         };
-        let place = rule.rule.map_or_else(|| "no rule matches".to_owned(), |rule| rule.to_string());
+        let place = match rule.rule {
+            Some(rule) => rule.to_string(),
+            None if rule.tunnel.is_some() => "-".to_owned(),
+            None => "no rule matches".to_owned(),
+        };
         table.add_row([
             rule.direction.to_string(),
             or_none(&rule.tier),
@@ -42,7 +47,7 @@ fn render(rules: &[RuleCount]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::policy::{Direction, Origin};
+    use crate::plan::policy::{Direction, Origin, Tunnel};
     use crate::resource::ScopedName;
     use crate::status::RuleName;
 
@@ -58,12 +63,14 @@ mod tests {
         let text = render(&[
             rule(Direction::Ingress, web, Some(3), None),
             rule(Direction::Egress, Origin::TierDefault { tier: "default".into() }, None, Some(4)),
+            rule(Direction::Egress, Origin::Tunnel(Tunnel::Vxlan), None, Some(6)),
             rule(Direction::Egress, Origin::Profile { profile: "open".into(), rule: 1 }, Some(5), None),
         ]);
         let rows: Vec<Vec<&str>> =
             text.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(rows[0], ["ingress", "default", "web", "0", "3", "-"]);
         assert_eq!(rows[1], ["egress", "default", "-", "no", "rule", "matches", "-", "4"]);
-        assert_eq!(rows[2], ["egress", "-", "profile", "open", "1", "5", "-"]);
+        assert_eq!(rows[2], ["egress", "-", "no", "VXLAN", "-", "-", "6"]);
+        assert_eq!(rows[3], ["egress", "-", "profile", "open", "1", "5", "-"]);
     }
 }

@@ -114,6 +114,10 @@ fn a_wrong_value_says_line_column_key_and_what_is_right() {
         ),
         ("[limits]\nflows = 0", "2:9: limits.flows: 0 is out of range: 1 to 16777216 flows"),
         ("[limits]\nhost_rate = 0", "2:13: limits.host_rate: 0 is out of range: 1 to 1000000 packets"),
+        (
+            "[policy]\nallow_vxlan = 4789",
+            "2:15: policy.allow_vxlan: invalid type: integer `4789`, expected a boolean",
+        ),
         ("[policy]\nenforce = 1", "2:11: policy.enforce: invalid type: integer `1`, expected a boolean"),
         (
             "[policy]\nendpoint_to_host = 'return'",

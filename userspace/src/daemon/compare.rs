@@ -39,8 +39,9 @@ impl Present {
         let (now, then) = (&self.resources, resources);
         let (plan_now, plan_then) = (self.plan(now), self.plan(then));
         let mut policy = if self.config.policy.enforce {
-            let node = &self.config.node;
-            review(&policies(now, node), &policies(then, node))
+            let Config { node, policy, .. } = &self.config;
+            let compiled = |resources| policies(resources, node, (*policy).into());
+            review(&compiled(now), &compiled(then))
         } else {
             BTreeMap::new()
         };

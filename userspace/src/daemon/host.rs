@@ -75,7 +75,7 @@ impl Host {
             routing: Routing::open(&config),
             uplinks: Uplinks::new(),
             events,
-            policing: Policing::new(config.policy.enforce),
+            policing: Policing::new(config.policy),
             rules: Rules::new(),
             inherited: true,
             config,

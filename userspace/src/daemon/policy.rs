@@ -3,6 +3,7 @@
 use crate::apply::fastpath::FastPath;
 use crate::apply::policy::{Counted, PolicyPath};
 use crate::cause::in_one_line;
+use crate::config::PolicyConfig;
 use crate::plan::Plan;
 use crate::plan::policy::{Chain, Direction, Origin, Policies, policies};
 use crate::resource::{EndpointName, Resources};
@@ -12,7 +13,7 @@ use std::time::Instant;
 
 /// Policy, if it counts.
 pub struct Policing {
-    enforced: bool,
+    config: PolicyConfig,
     /// What the resources say.
     policies: Policies,
     /// The maps; `None` without a fast path.
@@ -34,8 +35,8 @@ pub struct PolicyReport {
 
 impl Policing {
     /// Nothing is known yet.
-    pub fn new(enforced: bool) -> Self {
-        Self { enforced, policies: Policies::default(), path: None, news: true, fault: None }
+    pub fn new(config: PolicyConfig) -> Self {
+        Self { config, policies: Policies::default(), path: None, news: true, fault: None }
     }
 
     /// There is a fast path.
@@ -52,10 +53,10 @@ impl Policing {
 
     /// The resources changed.
     pub fn see_resources(&mut self, resources: &Resources, node: &str) {
-        if !self.enforced {
+        if !self.config.enforce {
             return;
         }
-        let now = policies(resources, node);
+        let now = policies(resources, node, self.config.into());
         for (name, policy) in &now.endpoints {
             let before = self.policies.endpoints.get(name).and_then(|policy| policy.fault.as_ref());
             if let Some(fault) = policy.fault.as_ref().filter(|fault| before != Some(fault)) {
@@ -168,7 +169,7 @@ impl Policing {
 
     /// What policy says about an endpoint; `None` when it does not count.
     pub fn of(&self, name: &EndpointName) -> Option<PolicyReport> {
-        let policy = self.policies.endpoints.get(name).filter(|_| self.enforced)?;
+        let policy = self.policies.endpoints.get(name).filter(|_| self.config.enforce)?;
         Some(PolicyReport {
             applied: policy.applied.iter().map(ToString::to_string).collect(),
             fault: policy.fault.clone(),

@@ -107,5 +107,6 @@ pub async fn write(config: &Config) -> anyhow::Result<()> {
     let links = links::Watch::open().await?;
     let settings = plan::Settings { node: &config.node, tap_prefix: &config.tap_prefix };
     let plan = plan::plan(resources, links.facts(), settings);
-    Rules::new().replace_hooks(config, &policies(resources, &config.node), &plan)
+    let policies = policies(resources, &config.node, config.policy.into());
+    Rules::new().replace_hooks(config, &policies, &plan)
 }

@@ -86,6 +86,9 @@ pub struct Side {
 pub struct RuleName {
     /// To the VM, or from it.
     pub direction: Way,
+    /// What VMs may not send whatever policy says, if it is that: `VXLAN` or `IP in IP`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<String>,
     /// The tier, if it is a tier's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tier: Option<String>,
@@ -136,9 +139,16 @@ impl From<Direction> for Way {
 impl RuleName {
     /// Of a step's origin.
     pub fn new(direction: Direction, origin: &Origin) -> Self {
-        let mut name =
-            Self { direction: direction.into(), tier: None, policy: None, profile: None, rule: None };
+        let mut name = Self {
+            direction: direction.into(),
+            tunnel: None,
+            tier: None,
+            policy: None,
+            profile: None,
+            rule: None,
+        };
         match origin {
+            Origin::Tunnel(tunnel) => name.tunnel = Some(tunnel.to_string()),
             Origin::Rule { tier, policy, rule } => {
                 name.tier = Some(tier.clone());
                 name.policy = Some(policy.to_string());
@@ -167,6 +177,9 @@ impl fmt::Display for Way {
 impl fmt::Display for RuleName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ", self.direction)?;
+        if let Some(tunnel) = &self.tunnel {
+            return write!(f, "no VM may send {tunnel}");
+        }
         match (&self.tier, &self.policy, &self.profile, self.rule) {
             (Some(tier), Some(policy), _, Some(rule)) => {
                 write!(f, "tier {tier}, policy {policy}, rule {rule}")
@@ -258,6 +271,7 @@ fn is_zero(value: &u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::policy::Tunnel;
     use crate::resource::ScopedName;
 
     fn event() -> PacketEvent {
@@ -310,6 +324,7 @@ mod tests {
     #[test]
     fn every_origin_has_words() {
         let words = |origin| RuleName::new(Direction::Egress, &origin).to_string();
+        assert_eq!(words(Origin::Tunnel(Tunnel::Ipip)), "egress no VM may send IP in IP");
         assert_eq!(words(Origin::NoProfile), "egress no policy or profile allows it");
         assert_eq!(words(Origin::TierDefault { tier: "a".into() }), "egress tier a, no rule matches");
         let profile = Origin::Profile { profile: "open".into(), rule: 0 };

@@ -9,11 +9,13 @@ const SCTP: u8 = 132;
 const UDP_LITE: u8 = 136;
 const ESP: u8 = 50;
 const MOBILITY: u8 = 135;
+const IPIP: u8 = 4;
+const VXLAN_PORT: u16 = 4789;
 /// The authentication header, as an extension header's number.
 const AUTHENTICATION: u8 = 51;
 
 pub fn stories() -> Vec<Story> {
-    [echo(), other_icmp(), other_protocols()].concat()
+    [echo(), other_icmp(), other_protocols(), tunnels()].concat()
 }
 
 fn request(from: Who, to: Who, identifier: u16) -> Passage {
@@ -152,6 +154,32 @@ fn other_protocols() -> Vec<Story> {
             &[
                 "A A > B udp 1 5000 < B: seen established (A)",
                 "B B > A udp 5000 1 < A: answers seen established (A)",
+            ],
+        ),
+    ]
+}
+
+fn tunnels() -> Vec<Story> {
+    let datagram = |from, to, source, destination| packet(from, to, Payload::udp(source, destination, b"x"));
+    let options = [Extension::padding(DESTINATION_OPTIONS)];
+    let first = [Extension::fragment(0, true, 7)];
+    vec![
+        story(
+            "what could hide others may not leave a VM that may send everything",
+            [
+                datagram(A, Afar, 1, VXLAN_PORT).dropped(Reason::Policy).into(),
+                datagram(A, B, 1, VXLAN_PORT).behind(&options).dropped(Reason::Policy).into(),
+                datagram(A, Afar, 1, VXLAN_PORT).behind(&first).dropped(Reason::Policy).into(),
+                packet(A, Afar, Payload::raw(IPIP, [0x45; 24])).by_tc().dropped(Reason::Policy).into(),
+            ],
+            &[],
+        ),
+        story(
+            "an answer to where tunnels end is an answer",
+            [datagram(Afar, B, VXLAN_PORT, 5000).into(), datagram(B, Afar, 5000, VXLAN_PORT).into()],
+            &[
+                "- Afar > B udp 4789 5000 < B: seen established (B)",
+                "B B > Afar udp 5000 4789 < -: answers seen established (B)",
             ],
         ),
     ]

@@ -7,7 +7,7 @@ use crate::frame::{GATEWAY_MAC, mac_text};
 use crate::program::INGRESS;
 use dataplane_ebpf::abi::{Address, Endpoint, Mac, endpoint_flags};
 use dataplane_ebpf::host::{MemoryPolicies, MemoryTables};
-use serval::plan::policy::{memory, policies};
+use serval::plan::policy::{Tunnels, memory, policies};
 use serval::resource::Resources;
 use serval::resource::document::{Content, Format, parse};
 use std::fmt::Write as _;
@@ -126,5 +126,5 @@ pub fn compile(documents: &str, devices: Devices) -> MemoryPolicies {
         "c" => Some(Who::C.ifindex(devices)),
         _ => None,
     };
-    memory::of(&policies(&resources, "here"), |name| ifindex(&name.name))
+    memory::of(&policies(&resources, "here", Tunnels::default()), |name| ifindex(&name.name))
 }

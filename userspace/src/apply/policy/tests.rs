@@ -6,7 +6,7 @@ use super::update::{Present, Update};
 use crate::plan::policy::arbitrary::{NODE, packets, worlds};
 use crate::plan::policy::reference::{self, Packet};
 use crate::plan::policy::tests::subject;
-use crate::plan::policy::{Direction, policies};
+use crate::plan::policy::{Direction, Tunnels, policies};
 use crate::resource::{EndpointName, Resources};
 use dataplane_ebpf::abi::{Address, ChainPair};
 use dataplane_ebpf::decide::policy::evaluate;
@@ -31,7 +31,7 @@ impl Daemon {
     }
 
     fn update(&mut self, present: &Present, resources: &Resources) -> (Update, BTreeMap<u32, EndpointName>) {
-        let (tables, _) = self.numbering.tables(&policies(resources, NODE)).unwrap();
+        let (tables, _) = self.numbering.tables(&policies(resources, NODE, Tunnels::default())).unwrap();
         let attached = taps(&tables);
         let update = Update::new(present, &tables, &pairs(&tables));
         self.wanted = tables;
@@ -104,7 +104,8 @@ fn check(present: &Present, resources: &Resources, packets: &[Packet]) -> Result
                 (Address::new(packet.source.octets()), Address::new(packet.destination.octets()));
             for (direction, chain) in [(Direction::Ingress, pair.ingress), (Direction::Egress, pair.egress)] {
                 let found = evaluate(&memory, chain, &subject(packet, &source, &destination)).allowed;
-                let expected = reference::evaluate(resources, endpoint, direction, packet).allowed;
+                let expected =
+                    reference::evaluate(resources, Tunnels::default(), endpoint, direction, packet).allowed;
                 prop_assert_eq!(found, expected, "{} {:?} {:?}", endpoint.name, direction, packet);
             }
         }

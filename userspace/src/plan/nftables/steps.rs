@@ -117,6 +117,7 @@ struct Printable<'a>(&'a Origin);
 impl fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self.0 {
+            Origin::Tunnel(tunnel) => format!("{tunnel} from a VM"),
             Origin::Rule { tier, policy, rule } => format!("tier {tier}, policy {policy}, rule {rule}"),
             Origin::TierDefault { tier } => format!("end of tier {tier}"),
             Origin::Profile { profile, rule } => format!("profile {profile}, rule {rule}"),

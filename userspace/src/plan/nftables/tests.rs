@@ -1,7 +1,7 @@
 //! What is written, by example. What it means to packets is shown by the tests with real ones.
 
 use super::*;
-use crate::plan::policy::policies;
+use crate::plan::policy::{Tunnels, policies};
 use crate::plan::{HostFacts, LinkFacts, plan};
 use crate::resource::Resources;
 use crate::resource::document::{Content, Format, parse};
@@ -30,7 +30,7 @@ fn written(documents: &str, taps: &[&str], host_is_open: bool) -> String {
     let settings = crate::plan::Settings { node: NODE, tap_prefix: "tap" };
     let plan = plan(&resources, &facts, settings);
     let settings = Settings { tap_prefix: "tap", host_is_open };
-    ruleset(&policies(&resources, NODE), &plan, settings).text(Generation(7))
+    ruleset(&policies(&resources, NODE, Tunnels::default()), &plan, settings).text(Generation(7))
 }
 
 fn endpoint(tap: &str, n: u8) -> String {
@@ -64,10 +64,11 @@ fn endpoints_are_found_by_their_taps() {
         "elements = { \"tap1\" . 2001:db8::ff, \"tap1\" . fe80::261:feff:feed:cafe, \
          \"tap2\" . 2001:db8::ff, \"tap2\" . fe80::261:feff:feed:cafe }"
     );
-    // Nobody has a policy, so both share the chain that denies all, in both directions.
-    let shared = "elements = { \"tap1\" : jump policy_0, \"tap2\" : jump policy_0 }";
-    assert_eq!(block(&text, "map egress")[1], shared);
-    assert_eq!(block(&text, "map ingress")[1], shared);
+    // Nobody has a policy, so both share the chains that deny all.
+    let shared =
+        |number| format!("elements = {{ \"tap1\" : jump policy_{number}, \"tap2\" : jump policy_{number} }}");
+    assert_eq!(block(&text, "map ingress")[1], shared(0));
+    assert_eq!(block(&text, "map egress")[1], shared(1));
     assert_eq!(
         block(&text, "chain policy_0"),
         ["counter drop comment \"no policy or profile allows it\"", "drop"]
@@ -103,6 +104,8 @@ fn rules_are_written_for_packets_and_for_their_answers() {
     assert_eq!(
         block(&text, "chain policy_1"),
         [
+            "meta l4proto 17 th dport { 4789 } counter drop comment \"VXLAN from a VM\"".to_owned(),
+            "meta l4proto 4 counter drop comment \"IP in IP from a VM\"".to_owned(),
             format!("{log}{} \" level info", origin(0)),
             format!(
                 "meta l4proto 6 th sport {{ 7 }} ip6 daddr @addresses_0 th dport {{ 80-81, 443-500 }} \
@@ -116,7 +119,7 @@ fn rules_are_written_for_packets_and_for_their_answers() {
         ]
     );
     assert_eq!(
-        block(&text, "chain policy_1_answer")[1..4],
+        block(&text, "chain policy_1_answer")[3..6],
         [
             format!(
                 "meta l4proto 6 th dport {{ 7 }} ip6 saddr @addresses_0 th sport {{ 80-81, 443-500 }} \

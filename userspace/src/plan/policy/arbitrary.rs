@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
+use super::Tunnels;
 use super::reference::Packet;
+use super::tunnel::{IPIP, VXLAN_PORT};
 use crate::resource::policy::{
     Action, Entity, IcmpMatch, NetworkSet, Order, Policy, Port, PortRange, Profile, Protocol, Rule,
     ScopedName, Tier,
@@ -60,11 +62,11 @@ fn selectors() -> impl Strategy<Value = Selector> {
 }
 
 fn protocols() -> impl Strategy<Value = Protocol> {
-    select(vec![Protocol::TCP, Protocol::UDP, Protocol::ICMP6, Protocol(50)])
+    select(vec![Protocol::TCP, Protocol::UDP, Protocol::ICMP6, Protocol(50), IPIP])
 }
 
 fn port_numbers() -> impl Strategy<Value = u16> {
-    select(vec![0u16, 1, 22, 79, 80, 81, 443, 1000, 32_768, 65_534, 65_535])
+    select(vec![0u16, 1, 22, 79, 80, 81, 443, 1000, VXLAN_PORT, 32_768, 65_534, 65_535])
 }
 
 fn ports() -> impl Strategy<Value = Port> {
@@ -234,11 +236,23 @@ pub fn worlds_with(rules_each: Range<usize>) -> impl Strategy<Value = Resources>
         })
 }
 
-/// Packets between addresses of this world.
+/// What VMs may send.
+pub fn tunnels() -> impl Strategy<Value = Tunnels> {
+    any::<(bool, bool)>().prop_map(|(vxlan, ipip)| Tunnels { vxlan, ipip })
+}
+
+/// Packets between addresses of this world; one in four is of a kind that VMs may not send unless they are told to.
 pub fn packets() -> impl Strategy<Value = Packet> {
+    let tunnel = prop_oneof![
+        6 => Just(None),
+        1 => Just(Some((Protocol::UDP, VXLAN_PORT))),
+        1 => Just(Some((IPIP, 0))),
+    ];
     let kinds = (select(vec![0u8, 1, 2, 128, 254]), select(vec![0u8, 1, 2, 255]));
-    (addresses(), addresses(), protocols(), port_numbers(), port_numbers(), kinds).prop_map(
-        |(source, destination, protocol, source_port, destination_port, icmp)| Packet {
+    let services = (protocols(), port_numbers(), tunnel)
+        .prop_map(|(protocol, port, tunnel)| tunnel.unwrap_or((protocol, port)));
+    (addresses(), addresses(), services, port_numbers(), kinds).prop_map(
+        |(source, destination, (protocol, destination_port), source_port, icmp)| Packet {
             source,
             destination,
             protocol,

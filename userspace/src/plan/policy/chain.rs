@@ -3,7 +3,7 @@
 
 use super::labels::Labelled;
 use super::order::TierPolicies;
-use super::{Direction, SetId, SetName, Sets};
+use super::{Direction, SetId, SetName, Sets, Tunnel, Tunnels};
 use crate::resource::policy::{
     Action, Entity, IcmpMatch, Port, PortRange, Profile, Protocol, Rule, ScopedName,
 };
@@ -45,6 +45,8 @@ pub enum StepAction {
 /// Where a step comes from, for people.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Origin {
+    /// What VMs may not send whatever policy says.
+    Tunnel(Tunnel),
     /// A rule of a policy.
     Rule {
         /// The tier.
@@ -111,12 +113,13 @@ impl Chain {
 /// Makes chains that share their sets.
 pub(super) struct Builder<'a> {
     labelled: &'a Labelled<'a>,
+    tunnels: Tunnels,
     sets: Sets,
 }
 
 impl<'a> Builder<'a> {
-    pub fn new(labelled: &'a Labelled<'a>) -> Self {
-        Self { labelled, sets: Sets::default() }
+    pub fn new(labelled: &'a Labelled<'a>, tunnels: Tunnels) -> Self {
+        Self { labelled, tunnels, sets: Sets::default() }
     }
 
     /// All sets that chains speak of.
@@ -133,6 +136,13 @@ impl<'a> Builder<'a> {
         profiles: &[&Profile],
     ) -> Chain {
         let mut steps = Vec::new();
+        if direction == Direction::Egress {
+            steps.extend(self.tunnels.denied().map(|tunnel| Step {
+                matching: tunnel.matching(),
+                action: StepAction::Deny,
+                origin: Origin::Tunnel(tunnel),
+            }));
+        }
         // A tier without a policy of this direction is as if it were not there.
         let governs =
             |tier: &&TierPolicies<'_>| tier.policies.iter().any(|policy| policy.rules(direction).is_some());

@@ -1,7 +1,7 @@
 //! Network policy, from what documents say to what a packet is measured by. Pure.
 //!
 //! [`labels`]: who is chosen by a selector -> [`chain`]: what an endpoint's packets are asked, in order, one list a
-//! direction -> [`follow`]: such that the hooks can follow it -> [`classify`]: the same as tables of bit vectors, so that a
+//! direction, first of all whether they are a [`tunnel`] -> [`follow`]: such that the hooks can follow it -> [`classify`]: the same as tables of bit vectors, so that a
 //! packet is not asked rule by rule -> [`memory`]: these tables without a kernel.
 //! [`reference`] says once more, as plainly as possible and straight from the resources, what the outcome has to be; tests
 //! hold everything else against it.
@@ -18,12 +18,14 @@ mod order;
 pub mod reference;
 pub mod review;
 mod sets;
+pub mod tunnel;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use chain::{Chain, Origin, Step, StepAction};
 pub use sets::{SetId, SetName, Sets};
+pub use tunnel::{Tunnel, Tunnels};
 
 use crate::resource::{EndpointName, Resources, ScopedName};
 use labels::Labelled;
@@ -76,11 +78,11 @@ impl EndpointPolicy {
     }
 }
 
-/// Says for every endpoint of `node` what its packets are asked.
-pub fn policies(resources: &Resources, node: &str) -> Policies {
+/// Says for every endpoint of `node` what its packets are asked. `tunnels` are what policy is asked about, too.
+pub fn policies(resources: &Resources, node: &str, tunnels: Tunnels) -> Policies {
     let labelled = Labelled::new(resources);
     let tiers = order::tiers(resources);
-    let mut builder = chain::Builder::new(&labelled);
+    let mut builder = chain::Builder::new(&labelled, tunnels);
     let mut endpoints = BTreeMap::new();
     for endpoint in resources.endpoints.values().filter(|endpoint| endpoint.node == node) {
         let labels = labelled.of(&endpoint.name);

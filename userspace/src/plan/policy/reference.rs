@@ -2,7 +2,7 @@
 //! sharing no code with what is to be fast, so that tests can hold the one against the other. Semantics are Calico's
 //! (Felix' `calc/policy_sorter.go` and `rules/endpoints.go`).
 
-use super::{Direction, Origin};
+use super::{Direction, Origin, Tunnel, Tunnels};
 use crate::resource::policy::{Action, DEFAULT_TIER, Entity, Policy, Port, Protocol, Rule};
 use crate::resource::selector::{NAMESPACE, NAMESPACE_LABELS, SERVICE_ACCOUNT_LABELS};
 use crate::resource::{Resources, Selector, WorkloadEndpoint};
@@ -37,14 +37,27 @@ pub struct Outcome {
     pub logged: Vec<Origin>,
 }
 
-/// Asks the policy of `endpoint` about a packet that goes in this direction.
+/// Asks the policy of `endpoint` about a packet that goes in this direction, where VMs may send these tunnels.
 pub fn evaluate(
     resources: &Resources,
+    tunnels: Tunnels,
     endpoint: &WorkloadEndpoint,
     direction: Direction,
     packet: &Packet,
 ) -> Outcome {
     let mut logged = Vec::new();
+    if direction == Direction::Egress {
+        let tunnel = match packet {
+            Packet { protocol: Protocol::UDP, destination_port: 4789, .. } if !tunnels.vxlan => {
+                Some(Tunnel::Vxlan)
+            }
+            Packet { protocol: Protocol(4), .. } if !tunnels.ipip => Some(Tunnel::Ipip),
+            _ => None,
+        };
+        if let Some(tunnel) = tunnel {
+            return Outcome { allowed: false, origin: Origin::Tunnel(tunnel), logged };
+        }
+    }
     for tier in tier_names(resources) {
         let policies = policies_of_tier(resources, &tier, endpoint, direction);
         if policies.is_empty() {

@@ -77,6 +77,7 @@ struct Asked<'a> {
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Whose<'a> {
+    Everybody,
     Policy(&'a str, &'a ScopedName),
     Tier(&'a str),
     Profile(&'a str),
@@ -112,6 +113,8 @@ impl<'a> Asked<'a> {
         };
         Self {
             whose: match &step.origin {
+                // Which tunnel it is, the protocol says.
+                Origin::Tunnel(_) => Whose::Everybody,
                 Origin::Rule { tier, policy, .. } => Whose::Policy(tier, policy),
                 Origin::TierDefault { tier } => Whose::Tier(tier),
                 Origin::Profile { profile, .. } => Whose::Profile(profile),

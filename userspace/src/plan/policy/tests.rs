@@ -23,7 +23,8 @@ fn asked(
     direction: Direction,
     packet: &Packet,
 ) -> reference::Outcome {
-    let expected = reference::evaluate(resources, &resources.endpoints[name], direction, packet);
+    let expected =
+        reference::evaluate(resources, compiled.tunnels, &resources.endpoints[name], direction, packet);
     let chain = compiled.chain(name, direction);
     let step = chain.first(&compiled.policies.sets, packet);
     assert_eq!(chain.steps[step].origin, expected.origin, "the chain says something else: {packet:?}");
@@ -39,6 +40,7 @@ fn asked(
 
 /// Policies with all their tables in memory.
 struct Compiled {
+    tunnels: Tunnels,
     policies: Policies,
     numbers: BTreeMap<EndpointName, (classify::ChainId, classify::ChainId)>,
     chains: Vec<Chain>,
@@ -46,13 +48,13 @@ struct Compiled {
 }
 
 impl Compiled {
-    fn new(resources: &Resources, node: &str) -> Self {
-        let policies = policies(resources, node);
+    fn new(resources: &Resources, node: &str, tunnels: Tunnels) -> Self {
+        let policies = policies(resources, node, tunnels);
         let (classifier, chains) = Classifier::new(&policies);
         let numbers = policies.endpoints.keys().cloned().zip(chains).collect();
         let tables = memory::tables(&classifier);
         let chains = classifier.chains.into_iter().map(|tables| tables.chain).collect();
-        Self { policies, numbers, chains, tables }
+        Self { tunnels, policies, numbers, chains, tables }
     }
 
     fn chain(&self, name: &EndpointName, direction: Direction) -> &Chain {

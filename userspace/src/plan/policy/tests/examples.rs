@@ -46,7 +46,7 @@ fn tcp(source: u16, destination: u16, port: u16) -> Packet {
 #[track_caller]
 fn enters(text: &str, name: &str, packet: &Packet) -> bool {
     let resources = resources(text);
-    let compiled = Compiled::new(&resources, NODE);
+    let compiled = Compiled::new(&resources, NODE, Tunnels::default());
     let name = EndpointName { namespace: "default".to_owned(), name: name.to_owned() };
     asked(&resources, &compiled, &name, Direction::Ingress, packet).allowed
 }
@@ -120,7 +120,7 @@ fn long_chains_find_the_same_step() {
         .collect();
     let world = endpoint("a", 1, "") + &global("many", &format!("{{ingress: [{}]}}", rules.join(", ")));
     let resources = resources(&world);
-    let compiled = Compiled::new(&resources, NODE);
+    let compiled = Compiled::new(&resources, NODE, Tunnels::default());
     let name = EndpointName { namespace: "default".to_owned(), name: "a".to_owned() };
     for (port, allowed) in
         [(2000, true), (2001, false), (2000 + 7 * 64, true), (2000 + 7 * 999, true), (9001, false)]
@@ -154,7 +154,9 @@ fn rules_that_log_may_be_many() {
             + &global("b", &format!("{{ingress: [{}]}}", rest.join(", ")))
     };
     let world = |count| endpoint("a", 1, "") + &ports(count);
-    let fault = |text: &str| policies(&resources(text), NODE).endpoints.into_values().next().unwrap().fault;
+    let fault = |text: &str| {
+        policies(&resources(text), NODE, Tunnels::default()).endpoints.into_values().next().unwrap().fault
+    };
     // 40 that log, and twice the others, the end of the tier, and that of all.
     assert_eq!(fault(&world((STEPS - 40) / 2 - 2)), None);
     let fault = fault(&world((STEPS - 40) / 2 - 1)).unwrap();
@@ -174,7 +176,9 @@ fn what_the_hooks_cannot_follow_is_closed_and_said_so() {
         .collect();
     let open = global("open", "{egress: [{action: Allow}]}");
     let resources = |tiers: &str| resources(&(endpoint("a", 1, "") + tiers + &open));
-    let of = |resources: &Resources| policies(resources, NODE).endpoints.into_values().next().unwrap();
+    let of = |resources: &Resources| {
+        policies(resources, NODE, Tunnels::default()).endpoints.into_values().next().unwrap()
+    };
     let fits =
         of(&resources(&tiers.replace("t30, egress: [{action: Pass}]", "t30, egress: [{action: Allow}]")));
     assert_eq!(fits.fault, None);
@@ -194,4 +198,44 @@ fn ten_thousand_members_are_few_identities() {
     let identities = classify::Identities::new(&sets);
     let found: Vec<_> = identities.iter().map(|(_, sets)| sets.iter().copied().collect::<Vec<_>>()).collect();
     assert_eq!(found, [vec![around], vec![many, around]]);
+}
+
+#[test]
+fn no_policy_or_profile_lets_a_tunnel_out_unless_the_host_says_so() {
+    let open = "---\napiVersion: projectcalico.org/v3\nkind: Profile\nmetadata: { name: open }\n\
+                spec: { egress: [{action: Allow}], ingress: [{action: Allow}] }\n";
+    let by_profile = endpoint("a", 1, "").replace("spec: {", "spec: { profiles: [open],") + open;
+    let by_policy = endpoint("a", 1, "")
+        + &global("logs", "{order: 1, egress: [{action: Log}]}")
+        + &global("all", "{order: 2, ingress: [{action: Allow}], egress: [{action: Allow}]}");
+    let datagram = |port| Packet { protocol: Protocol::UDP, ..tcp(1, 2, port) };
+    let ipip = Packet { protocol: Protocol(4), ..tcp(1, 2, 0) };
+    let (vxlan, both) = (Tunnels { vxlan: true, ..Tunnels::default() }, Tunnels { vxlan: true, ipip: true });
+    for world in [by_profile, by_policy] {
+        let resources = resources(&world);
+        let name = EndpointName { namespace: "default".to_owned(), name: "a".to_owned() };
+        let asked = |tunnels, direction, packet| {
+            asked(&resources, &Compiled::new(&resources, NODE, tunnels), &name, direction, &packet)
+        };
+        let leaves = |tunnels, packet| asked(tunnels, Direction::Egress, packet);
+        for (tunnel, packet) in [(Tunnel::Vxlan, datagram(4789)), (Tunnel::Ipip, ipip)] {
+            let outcome = leaves(Tunnels::default(), packet);
+            assert_eq!(outcome.origin, Origin::Tunnel(tunnel));
+            assert!(!outcome.allowed && outcome.logged.is_empty(), "{outcome:?}");
+            assert!(asked(Tunnels::default(), Direction::Ingress, packet).allowed);
+            assert!(leaves(both, packet).allowed);
+        }
+        assert!(leaves(vxlan, datagram(4789)).allowed && !leaves(vxlan, ipip).allowed);
+        // What only looks like it: another port or protocol, and the other end's port.
+        let other = |protocol, source_port| Packet { protocol, source_port, ..tcp(1, 2, 53) };
+        for packet in [
+            datagram(4790),
+            tcp(1, 2, 4789),
+            other(Protocol::UDP, 4789),
+            other(Protocol(41), 0),
+            other(Protocol(47), 0),
+        ] {
+            assert!(leaves(Tunnels::default(), packet).allowed, "{packet:?}");
+        }
+    }
 }

@@ -6,7 +6,10 @@ use super::*;
 
 fn said(text: &str) -> Vec<String> {
     let resources = resources(text);
-    lint(&resources, NODE, &policies(&resources, NODE)).iter().map(ToString::to_string).collect()
+    lint(&resources, NODE, &policies(&resources, NODE, Tunnels::default()))
+        .iter()
+        .map(ToString::to_string)
+        .collect()
 }
 
 #[test]

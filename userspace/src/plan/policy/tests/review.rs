@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 /// The names of the endpoints that are touched, and how.
 fn touched(before: &str, after: &str) -> BTreeMap<String, Vec<(Direction, ChainChange)>> {
-    let compile = |text: &str| policies(&resources(text), NODE);
+    let compile = |text: &str| policies(&resources(text), NODE, Tunnels::default());
     let touched = review(&compile(before), &compile(after));
     touched.into_iter().map(|(name, changes)| (name.name, changes)).collect()
 }
@@ -93,14 +93,15 @@ proptest! {
         after in worlds(),
         packets in vec(packets(), 1..24),
     ) {
-        let touched = review(&policies(&before, arbitrary::NODE), &policies(&after, arbitrary::NODE));
+        let compiled = |resources| policies(resources, arbitrary::NODE, Tunnels::default());
+        let touched = review(&compiled(&before), &compiled(&after));
         let same = before.endpoints.values().filter(|endpoint| endpoint.node == arbitrary::NODE);
         for endpoint in same.filter(|endpoint| !touched.contains_key(&endpoint.name)) {
             let Some(then) = after.endpoints.get(&endpoint.name).filter(|then| then.node == arbitrary::NODE) else { continue };
             for packet in &packets {
                 for direction in [Direction::Ingress, Direction::Egress] {
-                    let now = reference::evaluate(&before, endpoint, direction, packet).allowed;
-                    let then = reference::evaluate(&after, then, direction, packet).allowed;
+                    let now = reference::evaluate(&before, Tunnels::default(), endpoint, direction, packet).allowed;
+                    let then = reference::evaluate(&after, Tunnels::default(), then, direction, packet).allowed;
                     prop_assert_eq!(now, then, "{} {:?} {:?}", endpoint.name, direction, packet);
                 }
             }
@@ -109,6 +110,7 @@ proptest! {
 
     #[test]
     fn the_same_resources_touch_nobody(resources in worlds()) {
-        prop_assert_eq!(review(&policies(&resources, arbitrary::NODE), &policies(&resources, arbitrary::NODE)), BTreeMap::new());
+        let compiled = || policies(&resources, arbitrary::NODE, Tunnels::default());
+        prop_assert_eq!(review(&compiled(), &compiled()), BTreeMap::new());
     }
 }
