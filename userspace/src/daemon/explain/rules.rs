@@ -2,16 +2,15 @@
 //! things that `plan::nftables` says besides. Pure.
 
 use super::place;
-use crate::plan::policy::classify::{ChainId, Classifier};
-use crate::plan::policy::{Chain, Direction, Origin, Policies, memory};
+use crate::plan::policy::reference::Packet;
+use crate::plan::policy::{Direction, Origin, Policies, StepAction};
 use crate::plan::{Attached, Plan};
 use crate::resource::policy::Protocol;
 use crate::resource::{EndpointName, Resources};
 use crate::status::{
     Carried, DecidedAction, Decision, ExplainQuery, Explanation, FlowState, Judge, RuleName, SentBy, Side,
 };
-use dataplane_ebpf::abi::{Address, Reason};
-use dataplane_ebpf::decide::policy::{self, Subject};
+use dataplane_ebpf::abi::Reason;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 
@@ -149,30 +148,29 @@ fn ask(
     (source, destination): (Ipv6Addr, Ipv6Addr),
     upper: Carried,
 ) -> (bool, Vec<(DecidedAction, Origin)>) {
-    // Of one endpoint only: who is not asked need not be compiled.
-    let one = policies.endpoints.get(name).map(|policy| (name.clone(), policy.clone()));
-    let one = Policies { endpoints: one.into_iter().collect(), sets: policies.sets.clone() };
-    let (classifier, chains) = Classifier::new(&one);
-    let Some((ingress, egress)) = chains.first() else { return (false, Vec::new()) };
-    let ChainId(number) = *if direction == Direction::Ingress { ingress } else { egress };
-    let (source_port, destination_port) = match Protocol(upper.protocol) {
-        Protocol::ICMP6 => (0, u16::from_be_bytes([upper.icmp.0, upper.icmp.1])),
-        protocol if protocol.has_ports() => (upper.source_port, upper.port),
-        _ => (0, 0),
+    let Some(policy) = policies.endpoints.get(name) else { return (false, Vec::new()) };
+    let chain = if direction == Direction::Ingress { &policy.ingress } else { &policy.egress };
+    let packet = Packet {
+        source,
+        destination,
+        protocol: Protocol(upper.protocol),
+        source_port: upper.source_port,
+        destination_port: upper.port,
+        icmp: upper.icmp,
     };
-    let (source, destination) = (Address::from(source), Address::from(destination));
-    let subject = Subject {
-        source: &source,
-        destination: &destination,
-        protocol: upper.protocol,
-        source_port,
-        destination_port,
-    };
-    let decision = policy::evaluate(&memory::tables(&classifier), number, &subject);
-    let Chain { steps } = &classifier.chains[number as usize].chain;
-    let origin = |step: u32| steps.get(step as usize).map(|step| step.origin.clone());
-    let decided = if decision.allowed { DecidedAction::Allow } else { DecidedAction::Deny };
-    let logged = decision.logged.and_then(origin).map(|origin| (DecidedAction::Log, origin));
-    let said = logged.into_iter().chain(origin(decision.step).map(|origin| (decided, origin))).collect();
-    (decision.allowed, said)
+    let mut said: Vec<_> = chain
+        .asked(&policies.sets, &packet)
+        .into_iter()
+        .map(|step| {
+            let action = match step.action {
+                StepAction::Allow => DecidedAction::Allow,
+                StepAction::Log(_) => DecidedAction::Log,
+                StepAction::Deny | StepAction::GoTo(_) => DecidedAction::Deny,
+            };
+            (action, step.origin.clone())
+        })
+        .collect();
+    // A rule may be several steps.
+    said.dedup();
+    (said.last().is_some_and(|(action, _)| *action == DecidedAction::Allow), said)
 }

@@ -2,12 +2,13 @@
 //!
 //! [`labels`]: who is chosen by a selector -> [`chain`]: what an endpoint's packets are asked, in order, one list a
 //! direction, first of all whether they are a [`tunnel`] -> [`follow`]: such that the hooks can follow it -> [`classify`]: the same as tables of bit vectors, so that a
-//! packet is not asked rule by rule -> [`memory`]: these tables without a kernel.
+//! packet is not asked rule by rule -> [`memory`]: these tables without a kernel. [`asked`]: rule by rule all the same.
 //! [`reference`] says once more, as plainly as possible and straight from the resources, what the outcome has to be; tests
 //! hold everything else against it.
 
 #[cfg(any(test, feature = "arbitrary"))]
 pub mod arbitrary;
+mod asked;
 pub mod chain;
 pub mod classify;
 mod follow;

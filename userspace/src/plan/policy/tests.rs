@@ -26,8 +26,12 @@ fn asked(
     let expected =
         reference::evaluate(resources, compiled.tunnels, &resources.endpoints[name], direction, packet);
     let chain = compiled.chain(name, direction);
-    let step = chain.first(&compiled.policies.sets, packet);
-    assert_eq!(chain.steps[step].origin, expected.origin, "the chain says something else: {packet:?}");
+    let mut said: Vec<_> =
+        chain.asked(&compiled.policies.sets, packet).into_iter().map(|step| &step.origin).collect();
+    // A rule may be several steps.
+    said.dedup();
+    let all: Vec<_> = expected.logged.iter().chain([&expected.origin]).collect();
+    assert_eq!(said, all, "the chain says something else: {packet:?}");
     let (number, decision) = compiled.decide(name, direction, packet);
     let steps = &compiled.chains[number as usize].steps;
     let origin = steps.get(decision.step as usize).map(|step| &step.origin);
@@ -90,40 +94,4 @@ pub(crate) fn subject<'a>(packet: &Packet, source: &'a Address, destination: &'a
         _ => (0, 0),
     };
     Subject { source, destination, protocol: packet.protocol.0, source_port, destination_port }
-}
-
-impl Chain {
-    /// The step that decides, found by asking one after the other.
-    fn first(&self, sets: &Sets, packet: &Packet) -> usize {
-        let mut step = 0;
-        loop {
-            let Step { matching, action, .. } = &self.steps[step];
-            step = match (matching.matches(sets, packet), action) {
-                (true, StepAction::Allow | StepAction::Deny) => return step,
-                (true, StepAction::GoTo(to) | StepAction::Log(to)) => *to,
-                (false, _) => step + 1,
-            };
-        }
-    }
-}
-
-impl chain::Match {
-    fn matches(&self, sets: &Sets, packet: &Packet) -> bool {
-        let icmp = packet.protocol == Protocol::ICMP6;
-        let end = |end: &chain::EndMatch, address: Ipv6Addr, port: u16| {
-            let any = |ranges: &[crate::resource::policy::PortRange]| {
-                packet.protocol.has_ports() && ranges.iter().any(|range| range.contains(port))
-            };
-            end.within.iter().all(|set| sets.contains(*set, address))
-                && !end.outside.iter().any(|set| sets.contains(*set, address))
-                && (end.ports.is_empty() || any(&end.ports))
-                && !any(&end.not_ports)
-        };
-        self.protocol.is_none_or(|protocol| protocol == packet.protocol)
-            && self.not_protocol.is_none_or(|protocol| protocol != packet.protocol)
-            && self.icmp.is_none_or(|wanted| icmp && wanted.matches(packet.icmp.0, packet.icmp.1))
-            && !self.not_icmp.is_some_and(|unwanted| icmp && unwanted.matches(packet.icmp.0, packet.icmp.1))
-            && end(&self.source, packet.source, packet.source_port)
-            && end(&self.destination, packet.destination, packet.destination_port)
-    }
 }
