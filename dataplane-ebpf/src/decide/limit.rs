@@ -15,7 +15,7 @@ use core::hint::black_box;
 
 /// After this time without a packet a link-local address is forgotten, as the kernel then does with an idle neighbour
 /// (`gc_stale_time`).
-const FORGET_NS: u64 = 60_000_000_000;
+pub const FORGET_NS: u64 = 60_000_000_000;
 
 /// Packets for which the kernel has to find a neighbour first: 20 a second, 40 at once. What it has not found occupies the
 /// table for five seconds (`neigh_forced_gc`), so one VM never has more than a seventh of the usual 1,024.

@@ -1,14 +1,17 @@
-//! A real daemon whose fast path is taken off and put back under traffic: who may upload goes on, who may not never does.
+//! A real daemon whose fast path is taken off and put back under traffic: who may upload goes on, who may not never does,
+//! and who floods takes nothing from others.
 
 use crate::rig::global;
 use anyhow::{Context, Result, ensure};
+use dataplane_ebpf::abi::LINK_LOCALS;
 use serde_json::Value;
-use serval_tests::cloud::{address, name, running};
-use serval_tests::guest::KernelGuest;
-use serval_tests::host::{Host, wait};
+use serval_tests::cloud::{address, endpoint, mac, name, plugged, running, subnet, tap};
+use serval_tests::frame::{GATEWAY_MAC, Ipv6, Payload, link_local, multicast_mac};
+use serval_tests::guest::{KernelGuest, RawGuest, dhclient};
+use serval_tests::host::{Host, PATIENCE, wait};
 use serval_tests::require_rig;
 use serval_tests::stream::Stream;
-use serval_tests::tap::Offloads;
+use serval_tests::tap::{Offloads, Options};
 use serval_tests::wait::timed;
 use std::io::{Read, Write};
 use std::net::{Ipv6Addr, TcpListener, TcpStream};
@@ -28,7 +31,8 @@ const DENIED: u16 = 7_001;
 /// What is allowed to begin: datagrams and connections to one port.
 fn policy(port: u16) -> String {
     let to = |protocol| format!("{{action: Allow, protocol: {protocol}, destination: {{ports: [{port}]}}}}");
-    let rules = format!("[{}, {}]", to("UDP"), to("TCP"));
+    let log = "{action: Log, protocol: UDP}";
+    let rules = format!("[{log}, {log}, {}, {}]", to("UDP"), to("TCP"));
     global("ports", &format!("{{ingress: {rules}, egress: {rules}}}"))
 }
 
@@ -108,6 +112,62 @@ fn detaching_changes_speed_not_security() -> Result<()> {
     allowed.complete()
 }
 
+/// Attack cases 19, 24 and 38, without a fast path: a VM beside one that floods the host boots and is served.
+#[test]
+fn a_flood_takes_nothing_from_others() -> Result<()> {
+    require_rig!();
+    let scene = Scene::new("nftflood")?;
+    let host = &scene.host;
+    host.put("subnet.yaml", subnet().document())?;
+    host.put_endpoint(&endpoint(3))?;
+    host.put_endpoint(&endpoint(4))?;
+    let hostile = RawGuest::new(&host.namespace, &tap(3), mac(3), Options::default())?;
+    let guest = plugged(host, 4)?;
+    host.wait_state(&name(3), "up")?;
+    host.wait_state(&name(4), "up")?;
+    scene.detach()?;
+
+    let neighbours =
+        || Ok::<_, anyhow::Error>(host.namespace.ip("-6 neighbour show nud all")?.lines().count());
+    let before = neighbours()?;
+    let frames = 3_000;
+    for number in 0..frames {
+        let source = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0xbad, 0, number);
+        // What the host answers whatever policy says, and what it tells that it goes beyond their scope.
+        for destination in [link_local(GATEWAY_MAC), "2001:db8:ffff::1".parse()?] {
+            let headers = Ipv6 { source, destination, hop_limit: 255, ..Ipv6::new(mac(3), GATEWAY_MAC) };
+            hostile.send(&headers.carrying(Payload::udp(number, 53, b"x")))?;
+        }
+    }
+    let all = "ff02::1:2".parse()?;
+    let client = Ipv6 { destination_mac: multicast_mac(all), ..Ipv6::new(mac(3), GATEWAY_MAC) };
+    let client = Ipv6 { source: Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0xbad, 0, 1), destination: all, ..client };
+    for number in 0..frames {
+        hostile.send(&client.clone().carrying(Payload::udp(546, 547, &number.to_be_bytes())))?;
+    }
+    let after = neighbours()?;
+    let counted = |what: &str| -> Result<u64> {
+        let rules = scene.rules()?.context("no rules")?;
+        let line = rules.lines().filter(|line| line.contains(&format!("comment \"{what}\"")));
+        let packets = line
+            .filter_map(|line| line.split_once("counter packets ")?.1.split(' ').next()?.parse::<u64>().ok());
+        Ok(packets.sum())
+    };
+    let (forged, handed) = (counted("too many link-local addresses")?, counted("limit of packets_for_host")?);
+    println!("{before} neighbours, then {after}; dropped: {forged} by address, {handed} by number");
+    // One for the address, and one for the group in which the kernel asks for it.
+    ensure!(after <= before + 2 * LINK_LOCALS + 2, "{before} neighbours became {after}");
+    ensure!(forged > 0 && handed > 0, "nothing was limited");
+
+    guest.boot()?;
+    let _client = dhclient(&guest)?;
+    guest.wait_default_route(PATIENCE)?;
+    guest.wait_address(address(4), Duration::from_secs(30))?;
+    let stream = scene.stream(ALLOWED)?;
+    stream.advance(STEP)?;
+    stream.finish()?.complete()
+}
+
 #[test]
 fn what_rules_do_is_explained() -> Result<()> {
     require_rig!();
@@ -123,6 +183,8 @@ fn what_rules_do_is_explained() -> Result<()> {
         let (allowed, said) = explain(&["--to", "vm2", "--protocol", "UDP", "--port", &port.to_string()])?;
         ensure!(said["judge"] == "nftables" && allowed == (port == ALLOWED), "port {port}: {said}");
         let decisions = said["decisions"].as_array().context("no decisions")?;
+        let logs = decisions.iter().filter(|decision| decision["action"] == "log").count();
+        ensure!(logs == if allowed { 4 } else { 2 }, "port {port}: {said}");
         let last = decisions.last().context("no decision")?;
         let (endpoint, policy) = (&last["endpoint"], &last["rule"]["policy"]);
         // What nothing allows ends where it begins.

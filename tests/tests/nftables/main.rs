@@ -2,6 +2,7 @@
 
 mod detach;
 mod flows;
+mod limits;
 mod rig;
 mod rules;
 mod table;

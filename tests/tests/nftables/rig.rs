@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serval::apply::nftables::Nftables;
+use serval::config::LimitsConfig;
 use serval::plan::nftables::{self, Ruleset};
 use serval::plan::policy::{Tunnels, policies};
 use serval::plan::{self, HostFacts, LinkFacts};
@@ -29,6 +30,7 @@ pub struct Rig {
     pub nftables: Nftables,
     taps: BTreeMap<String, RawGuest>,
     host_is_open: bool,
+    limits: LimitsConfig,
 }
 
 impl Rig {
@@ -43,8 +45,13 @@ impl Rig {
         {
             host.set_sysctl(&format!("net/netfilter/nf_conntrack_{timeout}"), 3600)?;
         }
-        let mut rig =
-            Self { host, nftables: Nftables::default(), taps: BTreeMap::new(), host_is_open: false };
+        let mut rig = Self {
+            host,
+            nftables: Nftables::default(),
+            taps: BTreeMap::new(),
+            host_is_open: false,
+            limits: LimitsConfig::default(),
+        };
         for (tap, mac) in taps.iter().chain([&(UPLINK, ROUTER_MAC)]) {
             let guest = RawGuest::new(&rig.host, tap, *mac, Options::default())?;
             rig.taps.insert((*tap).to_owned(), guest);
@@ -62,6 +69,27 @@ impl Rig {
         self.host_is_open = true;
     }
 
+    /// Counts from now on who passes the guard.
+    pub fn probe(&self) -> Result<()> {
+        self.host.run("nft add table ip6 probe")?;
+        self.host.run("nft add counter ip6 probe passed")?;
+        self.host.run("nft add chain ip6 probe passed { type filter hook prerouting priority 0 ; }")?;
+        self.host.run(&format!("nft add rule ip6 probe passed iifname != {UPLINK} counter name passed"))?;
+        Ok(())
+    }
+
+    /// How many packets of VMs have passed the guard since the last time.
+    pub fn passed(&self) -> Result<u64> {
+        let text = self.host.run("nft reset counter ip6 probe passed")?;
+        let number = text.split_once("packets ").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
+        number.ok_or_else(|| anyhow!("{text}"))
+    }
+
+    /// How much of a VM gets to the host.
+    pub fn limit(&mut self, limits: LimitsConfig) {
+        self.limits = limits;
+    }
+
     /// Leads an address to a TAP, as the daemon's routes and neighbours do.
     pub fn route(&self, address: Ipv6Addr, tap: &str) -> Result<()> {
         let mac = mac_text(self.tap(tap)?.mac);
@@ -72,20 +100,34 @@ impl Rig {
 
     /// The rules for these resources.
     pub fn ruleset(&self, resources: &Resources) -> Result<Ruleset> {
-        let mut facts = HostFacts::default();
+        let mut taps = BTreeMap::new();
         for name in self.taps.keys() {
+            taps.insert(name.clone(), self.host.ifindex(name)?.context("the TAP is there")?);
+        }
+        self.ruleset_on(resources, taps)
+    }
+
+    /// The rules for these resources on a host with these TAPs, by name, and their ifindices.
+    pub fn ruleset_on(
+        &self,
+        resources: &Resources,
+        taps: impl IntoIterator<Item = (String, u32)>,
+    ) -> Result<Ruleset> {
+        let mut facts = HostFacts::default();
+        for (name, ifindex) in taps {
             let link = LinkFacts {
-                ifindex: self.host.ifindex(name)?.context("the TAP is there")?,
+                ifindex,
                 mac: Some(mac_text(GATEWAY_MAC).parse()?),
                 mtu: 1500,
                 admin_up: true,
                 carrier: true,
                 tap: true,
             };
-            facts.links.insert(name.clone(), link);
+            facts.links.insert(name, link);
         }
         let plan = plan::plan(resources, &facts, plan::Settings { node: NODE, tap_prefix: "tap" });
-        let settings = nftables::Settings { tap_prefix: "tap", host_is_open: self.host_is_open };
+        let settings =
+            nftables::Settings { tap_prefix: "tap", host_is_open: self.host_is_open, limits: &self.limits };
         Ok(nftables::ruleset(&policies(resources, NODE, Tunnels::default()), &plan, settings))
     }
 

@@ -49,6 +49,33 @@ fn everything_that_can_be_written_is_taken() -> Result<()> {
 }
 
 #[test]
+fn a_thousand_endpoints_are_taken() -> Result<()> {
+    require_rig!();
+    let mut rig = Rig::new("nftmany", &[])?;
+    let mut documents =
+        global("all", "{ingress: [{action: Allow, protocol: TCP}], egress: [{action: Allow}]}");
+    for n in 0..1_000 {
+        write!(
+            documents,
+            "---\napiVersion: projectcalico.org/v3\nkind: WorkloadEndpoint\nmetadata: {{name: vm{n}}}\n\
+             spec: {{node: {NODE}, interfaceName: tap{n}, mac: 'fa:16:3e:00:00:01', ipNetworks: ['2001:db8:5e:1::{n:x}/128']}}\n"
+        )?;
+    }
+    let ruleset =
+        rig.ruleset_on(&resources(&documents)?, (0..1_000).map(|n| (format!("tap{n}"), 100 + n)))?;
+    let (host, nftables) = (std::sync::Arc::clone(&rig.host), &mut rig.nftables);
+    for what in ["written", "taken away", "written again"] {
+        let start = Instant::now();
+        let done = host.enter(|| {
+            if what == "taken away" { Ok(nftables.remove()?) } else { Ok(nftables.apply(&ruleset)?) }
+        })?;
+        println!("1,000 endpoints: {what} in {:?}", start.elapsed());
+        ensure!(done, "not {what}");
+    }
+    Ok(())
+}
+
+#[test]
 fn many_tiers_are_not_nested() -> Result<()> {
     require_rig!();
     let mut rig = Rig::new("nfttiers", &[("tap1", mac(1))])?;

@@ -105,7 +105,27 @@ fn list() -> Result<Option<String>, NftablesError> {
     if !tables.lines().any(|line| line.trim() == ours) {
         return Ok(None);
     }
-    run("list the rules", &["--stateless", "--numeric", "list", "table", "ip6", TABLE], "").map(Some)
+    let listing = run("list the rules", &["--stateless", "--numeric", "list", "table", "ip6", TABLE], "")?;
+    Ok(Some(without_learned(&listing)))
+}
+
+/// A listing without the elements of dynamic sets, which packets put there.
+fn without_learned(listing: &str) -> String {
+    let (mut is_dynamic, mut is_learned) = (false, false);
+    let mut kept = String::new();
+    for line in listing.lines() {
+        match line.trim_start() {
+            "}" => (is_dynamic, is_learned) = (false, false),
+            flags if flags.starts_with("flags ") => is_dynamic = flags.contains("dynamic"),
+            elements if elements.starts_with("elements = ") => is_learned = is_dynamic,
+            _ => {}
+        }
+        if !is_learned {
+            kept.push_str(line);
+            kept.push('\n');
+        }
+    }
+    kept
 }
 
 fn run(what: &'static str, arguments: &[&str], input: &str) -> Result<String, NftablesError> {
@@ -141,4 +161,24 @@ fn execute(program: &str, arguments: &[&str], input: &str) -> io::Result<Output>
     }
     // All of the input is written before any output is read: nft says nothing before it has read to the end.
     child.wait_with_output()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_learned;
+
+    #[test]
+    fn what_packets_put_into_sets_is_no_change() {
+        let listing = |learned: &str| {
+            format!(
+                "table ip6 serval {{\n\tset here {{\n\t\ttype ipv6_addr\n\t\telements = {{ 2001:db8::1,\n\t\t\t     \
+                 2001:db8::2 }}\n\t}}\n\n\tset seen {{\n\t\ttype ipv6_addr\n\t\tflags dynamic,timeout\n\t\ttimeout 1m\n\
+                 {learned}\t}}\n\n\tchain a {{\n\t\taccept\n\t}}\n}}\n"
+            )
+        };
+        let clean = listing("");
+        assert_eq!(without_learned(&clean), clean);
+        let learned = listing("\t\telements = { fe80::1 expires 50s,\n\t\t\t     fe80::2 expires 51s }\n");
+        assert_eq!(without_learned(&learned), clean);
+    }
 }

@@ -51,6 +51,7 @@ impl Rules {
         let settings = Settings {
             tap_prefix: &config.tap_prefix,
             host_is_open: config.policy.endpoint_to_host == EndpointToHost::Accept,
+            limits: &config.limits,
         };
         let outcome = self.nftables.apply(&ruleset(policies, plan, settings));
         self.note(outcome.as_ref().err());

@@ -2,10 +2,12 @@
 //! asked about what is forwarded, in the order of `decide::flow`.
 
 use super::steps::{View, name};
-use super::{GENERATION_MASK, Settings, Text, list};
+use super::{GENERATION_MASK, Settings, Text, limits, list};
 use crate::plan::Attached;
 use crate::resource::InterfaceName;
+use limits::{LINK_LOCAL, MULTICAST};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
 
 /// The name of an empty chain, before the number of the rules' generation.
 pub(super) const GENERATION_CHAIN: &str = "generation_";
@@ -41,6 +43,8 @@ pub(super) fn render(hooks: &Hooks<'_>, text: &mut Text) {
     let closed: BTreeSet<u32> =
         nameless.iter().map(|tap| tap.attached.ifindex).chain(blocked.keys().copied()).collect();
     tables(&taps, text);
+    let names: Vec<_> = taps.iter().map(|tap| &tap.attached.interface).collect();
+    limits::render(&names, settings.limits, text);
     guard(&closed, settings.tap_prefix, text);
     to_host(settings.host_is_open, text);
     forwarded(&closed, settings.tap_prefix, text);
@@ -69,10 +73,14 @@ fn tables(taps: &[&Tap<'_>], text: &mut Text) {
         own.into_iter().map(|address| format!("{} . {address}", quoted(tap))).collect()
     };
     set(text, "set sources", with, each(&sources));
+    // Where its TAP is down, a VM may still be on the host that it moves from.
+    let running = taps.iter().filter(|tap| tap.attached.admin_up);
+    let here: BTreeSet<_> =
+        running.flat_map(|tap| &tap.attached.addresses).map(|address| address.get()).collect();
+    let gateways: BTreeSet<_> = taps.iter().flat_map(|tap| routers(tap)).collect();
+    set(text, "set here", "type ipv6_addr", here.difference(&gateways).map(ToString::to_string).collect());
     let gateways = |tap: &Tap<'_>| -> Vec<String> {
-        let configured = tap.attached.gateways.iter().map(|address| address.get());
-        let all: BTreeSet<_> = configured.chain([tap.attached.gateway]).collect();
-        all.into_iter().map(|address| format!("{} . {address}", quoted(tap))).collect()
+        routers(tap).into_iter().map(|address| format!("{} . {address}", quoted(tap))).collect()
     };
     set(text, "set gateways", with, each(&gateways));
 
@@ -90,6 +98,12 @@ fn tables(taps: &[&Tap<'_>], text: &mut Text) {
     map(text, "ingress_answer", |chains| chains.ingress, View::Answer);
 }
 
+/// The addresses of a VM's router.
+fn routers(tap: &Tap<'_>) -> BTreeSet<Ipv6Addr> {
+    let configured = tap.attached.gateways.iter().map(|address| address.get());
+    configured.chain([tap.attached.gateway]).collect()
+}
+
 /// The VM uses its own MAC and addresses, and plays neither router nor DHCPv6 server.
 fn guard(closed: &BTreeSet<u32>, tap_prefix: &str, text: &mut Text) {
     let mut lines = base("prerouting", &BEFORE_DEFRAGMENTATION.to_string());
@@ -105,10 +119,15 @@ fn guard(closed: &BTreeSet<u32>, tap_prefix: &str, text: &mut Text) {
             "ip6 daddr { ::, ::1, ::ffff:0:0/96 } counter drop comment \"destination address\"",
             "jump upper_layer",
             "iifname . ip6 saddr @gateways counter drop comment \"gateway spoof\"",
-            "ip6 saddr fe80::/10 accept",
-            "ip6 saddr :: ip6 daddr ff00::/8 icmpv6 type { 131, 132, 133, 135, 143 } accept",
-            "iifname . ip6 saddr @sources accept",
-            "counter drop comment \"source address\"",
+            &format!("ip6 saddr {LINK_LOCAL} goto {}", limits::CHAIN),
+            &format!(
+                "ip6 saddr :: ip6 daddr {MULTICAST} icmpv6 type {{ 131, 132, 133, 135, 143 }} goto {}",
+                limits::CHAIN
+            ),
+            "iifname . ip6 saddr != @sources counter drop comment \"source address\"",
+            &format!("ip6 daddr {LINK_LOCAL} goto {}", limits::CHAIN),
+            &format!("ip6 daddr {MULTICAST} goto {}", limits::CHAIN),
+            "accept",
         ]),
     );
     // Once more when fragments are put together: only then is all of the packet to be seen.
@@ -129,12 +148,18 @@ fn guard(closed: &BTreeSet<u32>, tap_prefix: &str, text: &mut Text) {
         ]),
     );
     text.block(
-        "chain upper_layer",
+        "chain header_chain",
         fixed(&[
             "exthdr hbh exists ip6 nexthdr != 0 counter drop comment \"header chain\"",
             // Nothing follows mobility, HIP and Shim6 headers.
             "meta l4proto { 135, 139, 140 } @th,0,8 != 59 counter drop comment \"header chain\"",
             "rt type 0 counter drop comment \"routing header\"",
+        ]),
+    );
+    text.block(
+        "chain upper_layer",
+        fixed(&[
+            "jump header_chain",
             "icmpv6 type 134 counter drop comment \"router advertisement\"",
             "icmpv6 type 137 counter drop comment \"redirect\"",
             "udp sport 547 counter drop comment \"DHCPv6 server\"",
@@ -177,10 +202,22 @@ fn to_host(is_open: bool, text: &mut Text) {
 /// What is forwarded from or to VMs.
 fn forwarded(closed: &BTreeSet<u32>, tap_prefix: &str, text: &mut Text) {
     let mut lines = base("forward", "filter");
-    lines.push("oifname @endpoints goto judge".to_owned());
+    lines.push("oifname @endpoints goto to_vm".to_owned());
     lines.extend(closing("oif", closed, tap_prefix));
     lines.push("iifname @endpoints goto judge".to_owned());
     text.block("chain forward", lines);
+
+    // As `decide::uplink`: nobody elsewhere has the address of a VM that runs here, and wants more than its rights.
+    let lines = [
+        "iifname @endpoints goto judge",
+        "ip6 saddr @here counter drop comment \"source address\"",
+        // Others that no packet may be from, the kernel drops.
+        "ip6 saddr ::ffff:0:0/96 counter drop comment \"source address\"",
+        "exthdr frag exists counter drop comment \"fragment in a fragment\"",
+        "jump header_chain",
+        "goto judge",
+    ];
+    text.block("chain to_vm", lines.map(str::to_owned));
 
     let mut lines = vec![
         "icmpv6 type 0-127 ct state related accept".to_owned(),

@@ -2,11 +2,12 @@
 //! same chains that are compiled for the data plane to a text that `nft -f` takes.
 //!
 //! [`matching`]: what a step matches -> [`steps`]: a chain, as chains of nftables -> [`hooks`]: where packets meet them,
-//! in the order and with the exemptions of the data plane's `decide`. What differs: flows are conntrack's, and packets
+//! in the order and with the exemptions of the data plane's `decide`, and within its [`limits`]. What differs: flows are conntrack's, and packets
 //! are asked rule by rule. The cost of a packet does not grow with the number of endpoints: its TAP's chain is found in a
 //! map, its addresses in sets, and endpoints with equal chains share them.
 
 mod hooks;
+mod limits;
 mod matching;
 mod sets;
 mod steps;
@@ -15,6 +16,7 @@ mod tests;
 
 use super::Plan;
 use super::policy::{Chain, Policies};
+use crate::config::LimitsConfig;
 use sets::AddressSets;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,6 +35,8 @@ pub struct Settings<'a> {
     pub tap_prefix: &'a str,
     /// VMs may talk to the host as far as their own policy allows; else only what every VM needs is let through.
     pub host_is_open: bool,
+    /// How much of a VM gets to the host itself.
+    pub limits: &'a LimitsConfig,
 }
 
 /// One policy of several that were in effect one after the other. A flow that was allowed under another is judged again

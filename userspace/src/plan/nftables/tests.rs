@@ -1,6 +1,7 @@
 //! What is written, by example. What it means to packets is shown by the tests with real ones.
 
 use super::*;
+use crate::config::LimitsConfig;
 use crate::plan::policy::{Tunnels, policies};
 use crate::plan::{HostFacts, LinkFacts, plan};
 use crate::resource::Resources;
@@ -29,7 +30,8 @@ fn written(documents: &str, taps: &[&str], host_is_open: bool) -> String {
     let facts = HostFacts { links: (1..).zip(taps).map(|(i, name)| ((*name).to_owned(), link(i))).collect() };
     let settings = crate::plan::Settings { node: NODE, tap_prefix: "tap" };
     let plan = plan(&resources, &facts, settings);
-    let settings = Settings { tap_prefix: "tap", host_is_open };
+    let limits = LimitsConfig::default();
+    let settings = Settings { tap_prefix: "tap", host_is_open, limits: &limits };
     ruleset(&policies(&resources, NODE, Tunnels::default()), &plan, settings).text(Generation(7))
 }
 
@@ -73,8 +75,34 @@ fn endpoints_are_found_by_their_taps() {
         block(&text, "chain policy_0"),
         ["counter drop comment \"no policy or profile allows it\"", "drop"]
     );
+    assert_eq!(block(&text, "set here"), ["type ipv6_addr", "elements = { 2001:db8::1, 2001:db8::2 }"]);
     let closed = "iif { 3 } counter drop comment \"TAP without endpoint\"";
     assert!(block(&text, "chain guard").contains(&closed), "{text}");
+}
+
+#[test]
+fn each_tap_has_a_share_of_the_host() {
+    let text = written(&(endpoint("tap1", 1) + &endpoint("tap2", 2)), &["tap1", "tap2"], false);
+    assert_eq!(
+        block(&text, "set link_locals_1"),
+        ["type ipv6_addr", "size 8", "flags dynamic,timeout", "timeout 60s"]
+    );
+    assert_eq!(block(&text, "chain link_locals_of_1")[0], "update @link_locals_1 { ip6 saddr } return");
+    assert_eq!(
+        block(&text, "map link_locals")[1],
+        "elements = { \"tap1\" : jump link_locals_of_0, \"tap2\" : jump link_locals_of_1 }"
+    );
+    assert_eq!(
+        block(&text, "chain link_scope"),
+        [
+            "ip6 saddr fe80::/10 iifname vmap @link_locals",
+            "icmpv6 type { 133, 135 } goto solicitation",
+            "add @packets_for_host { iifname limit rate over 200/second burst 500 packets } \
+             counter drop comment \"limit of packets_for_host\"",
+            "accept",
+        ]
+    );
+    assert_eq!(block(&text, "set packets_for_host"), ["type ifname", "size 2", "flags dynamic"]);
 }
 
 #[test]
