@@ -7,6 +7,7 @@
 //! | `maps` | the maps, written by difference and in a safe order |
 //! | `generation` | the generation of policy and the epoch of forwarding |
 //! | `loader` | the BPF object: load, adopt pinned maps |
+//! | `globals` | what the programs are told for good |
 //! | `trace` | what the programs themselves log |
 //! | `hooks` | which programs are attached where |
 //! | `site` | one interface: attach or adopt |
@@ -29,6 +30,7 @@ mod error;
 mod events;
 mod flows;
 mod generation;
+mod globals;
 mod grace_period;
 mod hooks;
 mod link;
@@ -50,6 +52,7 @@ pub use crate::config::{TcMode, UplinkMode};
 pub use entries::in_memory;
 pub use error::FastPathError;
 pub use events::{EventMaps, EventSwitch};
+pub use globals::tick;
 pub use loader::{NEXT_HOP_GROUPS, RULE_COUNTERS, embedded};
 pub use policy::PolicyMaps;
 pub use preview::Preview;
@@ -60,8 +63,9 @@ use crate::plan::Attached;
 use dataplane_ebpf::abi::{Address, Counters, Rate, SLOT_UNCONFIGURED, Uplink, names};
 use entries::Entries;
 use flows::FlowMaps;
+use globals::Globals;
 use hooks::Hooks;
-use loader::{Globals, Request};
+use loader::Request;
 use maps::{Maps, NoRoom};
 use pins::{Pins, Role};
 use serde::{Deserialize, Serialize};
