@@ -8,10 +8,44 @@
 use super::flow::Party;
 use super::forward::to_owner;
 use super::guard::{Packet, chain, has_upper_layer, is_gateway};
-use super::{Hook, Place, Tables, judge, offload};
+use super::{Action, Hook, Place, Tables, drop, event, judge, leave, offload, way};
 use crate::abi::{Address, Exit, Reason, owner_flags};
 use crate::wire::{Fragment, Frame, Headers, L4_OFFSET, ethertype};
 use core::hint::cold_path;
+
+/// Decides about, edits and counts a frame that came in on an uplink.
+#[inline(always)]
+pub fn from_uplink<F: Frame, T: Tables>(frame: &mut F, tables: &T, ifindex: u32, hook: Hook) -> Action {
+    way::from_uplink(frame, tables, ifindex, hook)
+        .unwrap_or_else(|| from_uplink_at_length(frame, tables, ifindex, hook))
+}
+
+/// The same for a frame that [`way::from_uplink`] does not know of: the long way.
+#[inline(always)]
+pub fn from_uplink_at_length<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    ifindex: u32,
+    hook: Hook,
+) -> Action {
+    match decide(frame, tables, ifindex, hook) {
+        // Not ours to count.
+        Arrival::Host => Action::Pass,
+        Arrival::Drop { to, reason } => {
+            cold_path();
+            event::tell_drop(frame, tables, Party::OUTSIDE, to, reason);
+            drop(tables, to.slot, reason)
+        }
+        Arrival::Deliver(exit) => deliver_on(frame, tables, &exit, hook),
+    }
+}
+
+/// Sends a frame from another host on.
+#[inline(always)]
+pub(super) fn deliver_on<F: Frame, T: Tables>(frame: &mut F, tables: &T, exit: &Exit, hook: Hook) -> Action {
+    // Not ours to count, if not.
+    if leave(frame, tables, exit, hook) { Action::Redirect(exit.ifindex) } else { Action::Pass }
+}
 
 /// What becomes of a frame from another host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
