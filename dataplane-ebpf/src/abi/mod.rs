@@ -26,7 +26,7 @@ pub use policy::{
     Chain, ChainPair, End, EndpointPolicy, Identity, NOBODY, PeerKey, SERVICE_PROTOCOL_BITS, ServiceKey,
     Step, StepKey, Steps, VECTOR_WORDS, Vector, chain_flags, step_actions,
 };
-pub use route::{MAX_NEXT_HOPS, NextHop, NextHopGroup, Route, Uplink, next_hop_flags};
+pub use route::{MAX_NEXT_HOPS, NextHop, NextHopGroup, Route, Uplink, next_hop_flags, uplink_flags};
 
 /// Version of everything in this module. Pinned maps of another version are not adopted.
 pub const VERSION: u32 = 6;

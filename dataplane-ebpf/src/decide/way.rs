@@ -39,6 +39,9 @@ pub fn from_uplink<F: Frame, T: Tables>(
     ifindex: u32,
     hook: Hook,
 ) -> Option<Action> {
+    if hook == Hook::Xdp && uplink::is_for_gro(frame, tables, ifindex) {
+        return Some(Action::Pass);
+    }
     let exit = known(frame, tables, ZONE_OUTSIDE, hook, |ethernet| {
         tables.uplink(ifindex).is_some_and(|uplink| ethernet.destination() == uplink.mac)
     });

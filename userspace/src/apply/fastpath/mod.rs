@@ -60,7 +60,7 @@ pub use rehearsal::{Act, Entrance, Rehearsal, Rehearsed};
 pub use routes::{Destination, RouteMaps};
 
 use crate::plan::Attached;
-use dataplane_ebpf::abi::{Address, Counters, Rate, SLOT_UNCONFIGURED, Uplink, names};
+use dataplane_ebpf::abi::{Address, Counters, Mac, Rate, SLOT_UNCONFIGURED, names};
 use entries::Entries;
 use flows::FlowMaps;
 use globals::Globals;
@@ -173,7 +173,7 @@ pub struct FastPath {
     events: Option<EventMaps>,
     policy: Option<PolicyMaps>,
     /// The uplinks as applied since the start.
-    uplinks: Option<BTreeMap<u32, Uplink>>,
+    uplinks: Option<BTreeMap<u32, Mac>>,
     /// What was applied since the start, by ifindex.
     applied: BTreeMap<u32, Entries>,
     /// Interfaces to keep that have not been applied yet: their links may still be those of an older generation.
