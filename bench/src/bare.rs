@@ -26,19 +26,67 @@ pub fn attach_xdp(interface: &str, egress: Egress) -> Result<Ebpf> {
     let mut object = load(&[("MACS", &egress.macs.concat())])?;
     let map = object.map_mut("DEVICE").context("no map DEVICE")?;
     DevMap::try_from(map)?.set(0, egress.ifindex, None, 0)?;
-    let program: &mut Xdp = program(&mut object, "bare_xdp")?;
-    program.load()?;
-    program.attach(interface, XdpMode::Driver).with_context(|| format!("no native XDP on {interface}"))?;
+    put_xdp(&mut object, "bare_xdp", interface)?;
     Ok(object)
 }
 
 /// Attaches the bare TC redirect to `interface`; it goes when the value is dropped.
 pub fn attach_tc(interface: &str, egress: Egress) -> Result<Ebpf> {
     let mut object = load(&[("MACS", &egress.macs.concat()), ("EGRESS", &egress.ifindex.to_ne_bytes())])?;
-    let program: &mut SchedClassifier = program(&mut object, "bare_tc")?;
+    put_tc(&mut object, "bare_tc", interface)?;
+    Ok(object)
+}
+
+/// Which rules `bpf_fib_lookup` minds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// All of them, as the kernel does.
+    Full,
+    /// None: it looks into the main table at once.
+    Direct,
+}
+
+impl Lookup {
+    /// Flags of `bpf_fib_lookup`.
+    const fn flags(self) -> u32 {
+        match self {
+            Self::Full => 0,
+            // BPF_FIB_LOOKUP_DIRECT
+            Self::Direct => 1,
+        }
+    }
+}
+
+/// Attaches the XDP router to `interface`, which sends to these interfaces; it goes when the value is dropped.
+pub fn attach_fib_xdp(interface: &str, lookup: Lookup, to: &[u32]) -> Result<Ebpf> {
+    let mut object = load(&[("FIB_FLAGS", &lookup.flags().to_ne_bytes())])?;
+    let mut ports = DevMap::try_from(object.map_mut("PORTS").context("no map PORTS")?)?;
+    for ifindex in to {
+        ports.set(*ifindex, *ifindex, None, 0).with_context(|| format!("no room for interface {ifindex}"))?;
+    }
+    put_xdp(&mut object, "fib_xdp", interface)?;
+    Ok(object)
+}
+
+/// Attaches the TC router to `interface`; it goes when the value is dropped.
+pub fn attach_fib_tc(interface: &str, lookup: Lookup) -> Result<Ebpf> {
+    let mut object = load(&[("FIB_FLAGS", &lookup.flags().to_ne_bytes())])?;
+    put_tc(&mut object, "fib_tc", interface)?;
+    Ok(object)
+}
+
+fn put_xdp(object: &mut Ebpf, name: &str, interface: &str) -> Result<()> {
+    let program: &mut Xdp = program(object, name)?;
+    program.load()?;
+    program.attach(interface, XdpMode::Driver).with_context(|| format!("no native XDP on {interface}"))?;
+    Ok(())
+}
+
+fn put_tc(object: &mut Ebpf, name: &str, interface: &str) -> Result<()> {
+    let program: &mut SchedClassifier = program(object, name)?;
     program.load()?;
     program.attach(interface, TcAttachType::Ingress).with_context(|| format!("no TC on {interface}"))?;
-    Ok(object)
+    Ok(())
 }
 
 /// How the frames of a source differ.
@@ -83,9 +131,18 @@ impl Varies {
     pub const fn count(self) -> Option<u32> {
         match self.what {
             Variants::One => None,
-            Variants::Destinations(Destinations { count, .. }) | Variants::Flows(Flows { count }) => {
+            Variants::Destinations(Destinations { count, .. }) | Variants::Flows(Flows { count, .. }) => {
                 Some(count)
             }
+        }
+    }
+
+    /// `OCTAVES` of dataplane-ebpf/src/bare.
+    fn octaves(self) -> u32 {
+        match self.what {
+            Variants::One => 0,
+            Variants::Destinations(Destinations { count, popularity, .. })
+            | Variants::Flows(Flows { count, popularity }) => popularity.octaves(count),
         }
     }
 
@@ -109,6 +166,7 @@ pub fn load_source(frame: &[u8; FRAME_LEN], varies: Varies, next: Option<&Progra
         ("VARIES", varies.number()),
         ("COUNT", varies.count().unwrap_or(0)),
         ("IN_TURN", u32::from(varies.in_turn)),
+        ("OCTAVES", varies.octaves()),
         ("FACTOR", FACTOR),
     ];
     let numbers = numbers.map(|(name, value)| (name, value.to_ne_bytes()));

@@ -6,8 +6,8 @@ mod kernel;
 mod serval;
 
 use self::serval::Serval;
-use crate::bare::{self, Egress};
-use crate::destinations::Destinations;
+use crate::bare::{self, Egress, Lookup};
+use crate::destinations::{self, Destinations};
 use crate::measure::Between;
 use crate::policy::Policy;
 use crate::report::KERNEL;
@@ -59,6 +59,12 @@ pub enum Carrier {
     BareXdp,
     /// TC that does nothing but redirect.
     BareTc,
+    /// An XDP program that asks the kernel's FIB, as xdp-forward is one.
+    FibXdp,
+    /// The same, past the rules of the FIB.
+    FibXdpDirect,
+    /// The latter by TC.
+    FibTcDirect,
     /// The kernel's own forwarding, with host routes and permanent neighbours.
     Kernel,
     /// The same under the policy, as Felix writes it for ip6tables.
@@ -79,6 +85,9 @@ impl Carrier {
             Self::OpenTc => "serval, no policy, TC only",
             Self::BareXdp => "bare XDP redirect",
             Self::BareTc => "bare TC redirect",
+            Self::FibXdp => "bpf_fib_lookup, XDP",
+            Self::FibXdpDirect => "bpf_fib_lookup direct, XDP",
+            Self::FibTcDirect => "bpf_fib_lookup direct, TC",
             Self::Kernel => KERNEL,
             Self::Ip6tables => "kernel, ip6tables as by Felix",
             Self::Nftables => "kernel, nftables",
@@ -89,6 +98,11 @@ impl Carrier {
     /// Whether it is a router, which counts the hop limit down.
     pub const fn routes(self) -> bool {
         !matches!(self, Self::BareXdp | Self::BareTc | Self::Bridge)
+    }
+
+    /// Whether it has a policy in words of somebody else.
+    pub const fn has_rules(self) -> bool {
+        matches!(self, Self::Ip6tables | Self::Nftables)
     }
 
     /// The arm that nothing on its hook can beat; `small`: with frames that XDP can finish.
@@ -119,24 +133,13 @@ pub const SMALL: Contest = Contest {
         Carrier::ServalTc,
         Carrier::OpenTc,
         Carrier::BareTc,
+        Carrier::FibXdp,
+        Carrier::FibXdpDirect,
+        Carrier::FibTcDirect,
         Carrier::Kernel,
         Carrier::Ip6tables,
         Carrier::Nftables,
         Carrier::Bridge,
-    ],
-    small: true,
-};
-
-/// Small frames by many routes.
-pub const ROUTED: Contest = Contest {
-    carriers: &[
-        Carrier::Serval,
-        Carrier::Open,
-        Carrier::BareXdp,
-        Carrier::ServalTc,
-        Carrier::OpenTc,
-        Carrier::BareTc,
-        Carrier::Kernel,
     ],
     small: true,
 };
@@ -197,8 +200,30 @@ impl Setting {
 pub enum Far {
     /// A VM.
     Endpoint,
+    /// As many VMs as these destinations, on one TAP: one owner of all their addresses.
+    Endpoints(Destinations),
     /// Other hosts, and routes to these destinations.
     Uplink(Destinations),
+}
+
+impl Far {
+    /// Where frames go when there are many destinations.
+    pub const fn destinations(self) -> Option<Destinations> {
+        match self {
+            Self::Endpoint => None,
+            Self::Endpoints(destinations) | Self::Uplink(destinations) => Some(destinations),
+        }
+    }
+
+    /// The addresses of VMs there.
+    pub fn owned(self) -> impl Iterator<Item = Ipv6Addr> {
+        let (one, many) = match self {
+            Self::Endpoint => (Some(ENDS[1].address), None),
+            Self::Endpoints(destinations) => (None, Some(destinations)),
+            Self::Uplink(_) => (None, None),
+        };
+        one.into_iter().chain(many.into_iter().flat_map(Destinations::numbers).map(destinations::address))
+    }
 }
 
 /// Which of a carrier's hooks must do the work.
@@ -224,7 +249,7 @@ pub struct Path {
 enum Works {
     Serval { serval: Box<Serval>, xdp: bool },
     Kernel(Rules),
-    Bare { _objects: Vec<Ebpf> },
+    Programs { _objects: Vec<Ebpf> },
     Bridge,
 }
 
@@ -248,6 +273,13 @@ impl Path {
             Carrier::OpenTc => serval(false, false)?,
             Carrier::BareXdp => bare(host, ifindex, bare::attach_xdp)?,
             Carrier::BareTc => bare(host, ifindex, bare::attach_tc)?,
+            Carrier::FibXdp => {
+                fib(host, setting.far, |tap| bare::attach_fib_xdp(tap, Lookup::Full, &ifindex))?
+            }
+            Carrier::FibXdpDirect => {
+                fib(host, setting.far, |tap| bare::attach_fib_xdp(tap, Lookup::Direct, &ifindex))?
+            }
+            Carrier::FibTcDirect => fib(host, setting.far, |tap| bare::attach_fib_tc(tap, Lookup::Direct))?,
             Carrier::Kernel => kernel(Rules::None)?,
             Carrier::Ip6tables => kernel(Rules::Ip6tables)?,
             Carrier::Nftables => kernel(Rules::Nftables)?,
@@ -281,7 +313,7 @@ impl Between for Path {
                 }))
             }
             Works::Kernel(_) => self.host.kernel_forwarded().map(Some),
-            Works::Bare { .. } | Works::Bridge => Ok(None),
+            Works::Programs { .. } | Works::Bridge => Ok(None),
         }
     }
 
@@ -289,17 +321,26 @@ impl Between for Path {
         match &self.works {
             Works::Serval { serval, .. } => serval.judged(),
             Works::Kernel(rules) => rules.judged(&self.host),
-            Works::Bare { .. } | Works::Bridge => Ok(None),
+            Works::Programs { .. } | Works::Bridge => Ok(None),
         }
     }
 }
 
 fn bare(host: &Namespace, ifindex: [u32; 2], attach: fn(&str, Egress) -> Result<Ebpf>) -> Result<Works> {
-    let ways = [(ENDS[0], ENDS[1], ifindex[1]), (ENDS[1], ENDS[0], ifindex[0])];
-    let attach = || {
-        let objects =
-            ways.map(|(from, to, ifindex)| attach(from.tap, Egress { ifindex, macs: [to.mac, GATEWAY_MAC] }));
-        Ok(Works::Bare { _objects: objects.into_iter().collect::<Result<_>>()? })
-    };
-    host.enter(attach)
+    programs(host, |end| {
+        let to = 1 - end;
+        attach(ENDS[end].tap, Egress { ifindex: ifindex[to], macs: [ENDS[to].mac, GATEWAY_MAC] })
+    })
+}
+
+/// Programs that ask the kernel's FIB, in which the ways of all frames are.
+fn fib(host: &Namespace, far: Far, attach: impl Fn(&str) -> Result<Ebpf> + Sync) -> Result<Works> {
+    kernel::look_up_only(host, far)?;
+    programs(host, |end| attach(ENDS[end].tap))
+}
+
+/// Programs that `attach` puts on each of the ends.
+fn programs(host: &Namespace, attach: impl Fn(usize) -> Result<Ebpf> + Sync) -> Result<Works> {
+    let objects = host.enter(|| (0..ENDS.len()).map(&attach).collect::<Result<_>>())?;
+    Ok(Works::Programs { _objects: objects })
 }

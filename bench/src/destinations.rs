@@ -4,6 +4,7 @@
 //! the caches in place of the routes. What an address has in its prefix it has inverted in its last 32 bits: all have the
 //! same sum, and a frame may be sent to another one without a new checksum.
 
+use crate::choice::Popularity;
 use serval_tests::frame::Mac;
 use std::net::Ipv6Addr;
 
@@ -42,9 +43,16 @@ pub struct Destinations {
     pub count: u32,
     /// What each route is to.
     pub width: Width,
+    /// How often each is sent to.
+    pub popularity: Popularity,
 }
 
 impl Destinations {
+    /// Destinations that are sent to alike.
+    pub const fn new(count: u32, width: Width) -> Self {
+        Self { count, width, popularity: Popularity::Even }
+    }
+
     /// The numbers of all destinations.
     pub fn numbers(self) -> impl Iterator<Item = u32> {
         (0..self.count).map(|index| index.wrapping_mul(FACTOR))
@@ -52,8 +60,7 @@ impl Destinations {
 
     /// The number of one of them, for a random value.
     pub fn choose(self, random: u32) -> u32 {
-        let index = (u64::from(random) * u64::from(self.count)) >> 32;
-        (index as u32).wrapping_mul(FACTOR)
+        self.popularity.choose(random, self.count).wrapping_mul(FACTOR)
     }
 
     /// The route to a destination.
@@ -111,7 +118,7 @@ mod tests {
     #[test]
     fn every_destination_has_a_route_of_its_own() {
         for width in [Width::Host, Width::Prefix] {
-            let destinations = Destinations { count: 1000, width };
+            let destinations = Destinations::new(1000, width);
             let routes: BTreeSet<_> =
                 destinations.numbers().map(|number| destinations.route(number)).collect();
             assert_eq!(routes.len(), 1000);
@@ -119,7 +126,7 @@ mod tests {
                 assert!(routes.contains(&destinations.route(destinations.choose(random))));
             }
         }
-        let route = Destinations { count: 1, width: Width::Prefix }.route(0x1234_5678);
+        let route = Destinations::new(1, Width::Prefix).route(0x1234_5678);
         assert_eq!(route, ("2001:db8:1234:5678::".parse().unwrap(), 64));
     }
 

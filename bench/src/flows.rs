@@ -3,6 +3,8 @@
 //! As with destinations, the ports of a flow come from a number alone, and what a frame has in its ports it has inverted in
 //! its first data, so that all frames have the same checksum. `dataplane-ebpf/src/bare` does the same in the kernel.
 
+use crate::choice::Popularity;
+
 /// Where in a frame the ports are, the sender's first.
 pub const PORTS_AT: usize = 54;
 /// Where they are inverted.
@@ -15,12 +17,19 @@ pub const ENDLESS: u32 = 1 << 28;
 pub struct Flows {
     /// How many, up to [`ENDLESS`].
     pub count: u32,
+    /// How often each comes.
+    pub popularity: Popularity,
 }
 
 impl Flows {
+    /// Flows that come alike.
+    pub const fn new(count: u32) -> Self {
+        Self { count, popularity: Popularity::Even }
+    }
+
     /// One of them, for a random value: the ports, as a frame has them.
     pub fn choose(self, random: u32) -> u32 {
-        ports(((u64::from(random) * u64::from(self.count)) >> 32) as u32)
+        ports(self.popularity.choose(random, self.count))
     }
 }
 
@@ -51,7 +60,7 @@ mod tests {
     fn every_flow_has_ports_of_its_own_that_mean_nothing_else() {
         let all: BTreeSet<u32> = (0..100_000).map(ports).collect();
         assert_eq!(all.len(), 100_000);
-        for ports in all.into_iter().chain([ports(ENDLESS - 1), Flows { count: 1000 }.choose(u32::MAX)]) {
+        for ports in all.into_iter().chain([ports(ENDLESS - 1), Flows::new(1000).choose(u32::MAX)]) {
             let [source, destination] = [ports >> 16, ports & 0xffff];
             assert!((0x4000..0x8000).contains(&source) && (0x8000..0xc000).contains(&destination));
         }

@@ -9,10 +9,12 @@
 //! | `carrier` | the arms: what carries frames from one TAP to another |
 //! | `policy` | what they ask about frames, in the words of each; pure |
 //! | `destinations`, `flows` | where frames go when there are many routes, and to what when there are many flows; pure |
+//! | `choice` | how often they go to each; pure |
 //! | `measure` | the benchmarks, one file each |
 
 mod bare;
 mod carrier;
+mod choice;
 mod cpu;
 mod destinations;
 mod flows;

@@ -54,8 +54,21 @@ pub fn forward(host: &Namespace, rules: Rules, setting: &Setting) -> Result<()> 
             feed(host, &["ipset", "restore"], &felix::sets(setting.policy))?;
             feed(host, &["ip6tables-restore"], &felix::rules(setting.policy))
         }
-        Rules::Nftables => feed(host, &["nft", "-f", "-"], &nftables::rules(setting.policy)),
+        Rules::Nftables => {
+            feed(host, &["nft", "-f", "-"], &nftables::rules(setting.policy, setting.far.owned()))
+        }
     }
+}
+
+/// The same routes and neighbours for programs that ask the FIB, which answers about packets from interfaces that forward.
+/// The kernel itself forwards nothing, so that what arrives is the programs' work.
+pub fn look_up_only(host: &Namespace, far: Far) -> Result<()> {
+    // Whoever sets it for all sets it for each.
+    host.set_sysctl("net/ipv6/conf/all/forwarding", 0)?;
+    for End { tap, .. } in ENDS {
+        host.set_sysctl(&format!("net/ipv6/conf/{tap}/forwarding"), 1)?;
+    }
+    host.ip_batch(&routes(far))
 }
 
 /// A bridge with both TAPs, which knows both MACs.
@@ -77,19 +90,16 @@ fn routes(far: Far) -> String {
     let neighbour = |address, mac, tap| {
         format!("neighbour add {address} lladdr {} dev {tap} nud permanent\n", mac_text(mac))
     };
-    let mut batch = String::new();
+    let local = |address, End { mac, tap, .. }: End| {
+        format!("route add {address}/128 dev {tap}\n") + &neighbour(address, mac, tap)
+    };
+    let [near, End { tap, .. }] = ENDS;
+    let mut batch = local(near.address, near);
     match far {
-        Far::Endpoint => {
-            for End { tap, mac, address } in ENDS {
-                batch += &format!("route add {address}/128 dev {tap}\n");
-                batch += &neighbour(address, mac, tap);
-            }
+        Far::Endpoint | Far::Endpoints(_) => {
+            batch.extend(far.owned().map(|address| local(address, ENDS[1])));
         }
         Far::Uplink(destinations) => {
-            let End { tap, mac, address } = ENDS[0];
-            batch += &format!("route add {address}/128 dev {tap}\n");
-            batch += &neighbour(address, mac, tap);
-            let tap = ENDS[1].tap;
             for next_hop in 0..destinations.next_hops() {
                 batch += &neighbour(next_hop_address(next_hop), next_hop_mac(next_hop), tap);
             }

@@ -50,9 +50,10 @@ impl Serval {
 
 fn attach(ifindex: [u32; 2], xdp: bool, policed: bool, setting: &Setting) -> Result<Serval> {
     let limits = LimitsConfig::default();
+    let owned: Vec<HostAddress> = setting.far.owned().map(HostAddress::new).collect::<Result<_, _>>()?;
     let settings = Settings {
         pin: PathBuf::from("/sys/fs/bpf/serval"),
-        max_endpoints: limits.endpoints,
+        max_endpoints: limits.endpoints.max(u32::try_from(owned.len())?),
         tc: TcMode::Auto,
         xdp,
         max_routes: limits.routes,
@@ -67,15 +68,16 @@ fn attach(ifindex: [u32; 2], xdp: bool, policed: bool, setting: &Setting) -> Res
     };
     let mut fastpath = FastPath::open(&settings)?;
     let endpoints = match setting.far {
-        Far::Endpoint => &ENDS[..],
+        Far::Endpoint | Far::Endpoints(_) => &ENDS[..],
         Far::Uplink(_) => &ENDS[..1],
     };
     let policy = match fastpath.take_policy() {
         Some(maps) => Some(write_policy(PolicyPath::open(maps), setting.policy, endpoints, ifindex)?),
         None => None,
     };
-    for (end, ifindex) in endpoints.iter().zip(ifindex) {
-        let report: HookReport = fastpath.apply(&attached(end, ifindex)?, &[])?;
+    let addresses = [vec![HostAddress::new(ENDS[0].address)?], owned];
+    for ((end, ifindex), addresses) in endpoints.iter().zip(ifindex).zip(addresses) {
+        let report: HookReport = fastpath.apply(&attached(end, ifindex, addresses)?, &[])?;
         ensure!(!xdp || report.xdp == XdpHook::Native, "no native XDP on {}: {report:?}", end.tap);
     }
     if let Far::Uplink(destinations) = setting.far {
@@ -130,9 +132,8 @@ const fn group_of(next_hop: u32) -> u32 {
     next_hop + 1
 }
 
-fn attached(end: &End, ifindex: u32) -> Result<Attached> {
+fn attached(end: &End, ifindex: u32, addresses: Vec<HostAddress>) -> Result<Attached> {
     let gateway_mac = MacAddress::new(GATEWAY_MAC).context("gateway MAC")?;
-    let address = HostAddress::new(end.address)?;
     Ok(Attached {
         interface: end.tap.parse()?,
         ifindex,
@@ -143,8 +144,8 @@ fn attached(end: &End, ifindex: u32) -> Result<Attached> {
         gateway_mac,
         gateway: gateway_mac.link_local(),
         gateways: Vec::new(),
-        leased: vec![address],
-        addresses: vec![address],
+        leased: addresses.clone(),
+        addresses,
         network: NetworkSettings {
             dns_servers: Vec::new(),
             search_domains: Vec::new(),

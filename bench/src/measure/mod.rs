@@ -6,6 +6,8 @@ mod endpoints;
 mod flood;
 mod hosts;
 mod latency;
+mod many;
+mod owners;
 mod packets;
 mod pair;
 mod policy;
@@ -39,6 +41,7 @@ pub const BENCHMARKS: &[Benchmark] = &[
     Benchmark { name: policy::NAME, run: policy::run },
     Benchmark { name: bulk::NAME, run: bulk::run },
     Benchmark { name: routes::NAME, run: routes::run },
+    Benchmark { name: owners::NAME, run: owners::run },
     Benchmark { name: hosts::NAME, run: hosts::run },
     Benchmark { name: announce::NAME, run: announce::run },
     Benchmark { name: endpoints::NAME, run: endpoints::run },

@@ -10,6 +10,7 @@ use super::tally::Asked;
 use super::wire::Wire;
 use crate::bare::{Variants, Varies};
 use crate::carrier::{Carrier, Far, Path, SMALL, Setting};
+use crate::choice::Popularity;
 use crate::cpu;
 use crate::flows::{ENDLESS, Flows};
 use crate::policy::Policy;
@@ -41,12 +42,12 @@ const OTHERS: [Carrier; 3] = [Carrier::BareXdp, Carrier::BareTc, Carrier::Kernel
 struct Lane {
     carrier: Carrier,
     policy: Policy,
-    flows: u32,
+    flows: Flows,
 }
 
 impl Lane {
     const fn usual(carrier: Carrier) -> Self {
-        Self { carrier, policy: Policy::USUAL, flows: 1 }
+        Self { carrier, policy: Policy::USUAL, flows: Flows::new(1) }
     }
 
     fn name(self, varied: Varied) -> String {
@@ -59,7 +60,9 @@ impl Lane {
                 format!("{name}, {}, set of {}", counted(self.policy.rules, "rule"), self.policy.members)
             }
             Varied::Rules => format!("{name}, {}", counted(self.policy.rules, "rule")),
-            Varied::Flows => format!("{name}, {}", counted(self.flows, "flow")),
+            Varied::Flows => {
+                format!("{name}, {}{}", counted(self.flows.count, "flow"), self.flows.popularity.suffix())
+            }
         }
     }
 
@@ -76,7 +79,8 @@ impl Lane {
             _ if OTHERS.contains(&self.carrier) => return None,
             Varied::Rules if self.policy.members > Policy::USUAL.members => return None,
             Varied::Rules => ("rules", self.policy.rules),
-            Varied::Flows => ("flows", self.flows),
+            Varied::Flows if self.flows.popularity != Popularity::Even => return None,
+            Varied::Flows => ("flows", self.flows.count),
         };
         Some(Size { line: self.carrier.name().to_owned(), of: of.to_owned(), count: u64::from(count) })
     }
@@ -101,7 +105,7 @@ impl Wires {
             return Ok(Rc::clone(wire));
         }
         let setting = Setting { far: Far::Endpoint, policy, flows: quota };
-        let wire = Rc::new(Wire::with_flows(carrier, KIND, &setting, Flows { count: ENDLESS })?);
+        let wire = Rc::new(Wire::with_flows(carrier, KIND, &setting, Flows::new(ENDLESS))?);
         self.0.push((carrier, policy, quota, Rc::clone(&wire)));
         Ok(wire)
     }
@@ -147,8 +151,13 @@ fn parts(quick: bool) -> [Part; 3] {
     let by_rules: Vec<Lane> = by_rules.chain(others).collect();
     let large = POLICED
         .map(|carrier| Lane { policy: Policy { members: MEMBERS, ..Policy::USUAL }, ..Lane::usual(carrier) });
-    let by_flows =
-        flows.iter().flat_map(|flows| POLICED.map(|carrier| Lane { flows: *flows, ..Lane::usual(carrier) }));
+    // Of very many flows, a few have most packets.
+    let skewed = flows.iter().copied().max().map(|count| Flows { count, popularity: Popularity::Zipf });
+    let by_flows = flows
+        .iter()
+        .map(|count| Flows::new(*count))
+        .chain(skewed)
+        .flat_map(|flows| POLICED.map(|carrier| Lane { flows, ..Lane::usual(carrier) }));
     [
         Part {
             name: "known flow",
@@ -162,7 +171,11 @@ fn parts(quick: bool) -> [Part; 3] {
             what: "that each begin a flow",
             asked: Asked::New,
             varied: Varied::Rules,
-            lanes: by_rules.into_iter().chain(large).map(|lane| Lane { flows: ENDLESS, ..lane }).collect(),
+            lanes: by_rules
+                .into_iter()
+                .chain(large)
+                .map(|lane| Lane { flows: Flows::new(ENDLESS), ..lane })
+                .collect(),
         },
         Part {
             name: "known flows",
@@ -179,9 +192,9 @@ impl Part {
         let mut arm = |lane: &Lane| {
             let name = lane.name(self.varied);
             // What is new displaces what is old: the quota stays as it is.
-            let remembered = if self.asked == Asked::New { 1 } else { lane.flows };
+            let remembered = if self.asked == Asked::New { 1 } else { lane.flows.count };
             let wire = wires.get(lane.carrier, lane.policy, remembered).with_context(|| name.clone())?;
-            let varies = Varies::at_random(Variants::Flows(Flows { count: lane.flows }));
+            let varies = Varies::at_random(Variants::Flows(lane.flows));
             let work = Live::new(wire, varies, self.asked, frames, cpu).with_context(|| name.clone())?;
             Ok(Arm {
                 limit: SMALL.limit(lane.carrier).map(|limit| limit.name().to_owned()),
@@ -211,7 +224,7 @@ fn verdict(part: &Part, arms: &[Series]) -> Outcome {
     let rules = |carrier, rules| {
         Lane { policy: Policy { rules, ..Policy::USUAL }, ..Lane::usual(carrier) }.name(part.varied)
     };
-    let flows = |carrier, flows| Lane { flows, ..Lane::usual(carrier) }.name(part.varied);
+    let flows = |carrier, count| Lane { flows: Flows::new(count), ..Lane::usual(carrier) }.name(part.varied);
     let ours = [
         (Carrier::Serval, "XDP", 6.0, Carrier::BareXdp, 0.6),
         (Carrier::ServalTc, "TC", 1.9, Carrier::BareTc, 0.85),

@@ -111,7 +111,7 @@ pub struct Way {
 pub enum Spread {
     /// Not at all.
     None,
-    /// In where they go, and whether routers know the way to each.
+    /// In where they go, and whether a router sends each on to a next hop of its own.
     Destinations(Destinations, bool),
     /// In their ports.
     Flows(Flows),
@@ -123,6 +123,7 @@ impl Way {
         let routers = u8::from(carrier.routes());
         let (destination, spread) = match far {
             Far::Endpoint => (ENDS[1].address, Spread::None),
+            Far::Endpoints(to) => (destinations::address(0), Spread::Destinations(to, false)),
             Far::Uplink(to) => (destinations::address(0), Spread::Destinations(to, routers > 0)),
         };
         Self {
@@ -297,7 +298,7 @@ mod tests {
 
     #[test]
     fn a_frame_must_arrive_by_the_next_hop_of_its_destination() {
-        let destinations = Destinations { count: 1000, width: Width::Host };
+        let destinations = Destinations::new(1000, Width::Host);
         let stream =
             Stream::new(Kind::Datagram(78), &Way::across(Carrier::Kernel, Far::Uplink(destinations)));
         let mut sent = stream.sent.clone();

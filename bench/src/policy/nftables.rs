@@ -3,16 +3,22 @@
 //! at the list's end, which proves what was new.
 
 use super::Policy;
-use crate::carrier::ENDS;
+use crate::carrier::{ENDS, End};
 use serval_tests::frame::mac_text;
+use std::net::Ipv6Addr;
 
 /// The table.
 pub const TABLE: &str = "ip6 bench";
 
-/// For `nft -f`.
-pub fn rules(policy: Policy) -> String {
+/// For `nft -f`. The VM at the far end has the addresses `far`.
+pub fn rules(policy: Policy, far: impl Iterator<Item = Ipv6Addr>) -> String {
     let members: Vec<String> = policy.members().map(|member| member.to_string()).collect();
-    let sources = ENDS.map(|end| format!("\"{}\" . {} . {}", end.tap, mac_text(end.mac), end.address));
+    let own = far.map(|address| End { address, ..ENDS[1] });
+    let sources: Vec<String> = [ENDS[0]]
+        .into_iter()
+        .chain(own)
+        .map(|end| format!("\"{}\" . {} . {}", end.tap, mac_text(end.mac), end.address))
+        .collect();
     let verdicts = ENDS.map(|end| format!("\"{}\" : goto to-vm", end.tap));
     let mut text = format!(
         "table {TABLE} {{
@@ -53,7 +59,7 @@ mod tests {
 
     #[test]
     fn the_list_is_as_long_as_asked_for_and_ends_with_the_set() {
-        let text = rules(Policy { rules: 3, members: 2 });
+        let text = rules(Policy { rules: 3, members: 2 }, [ENDS[1].address].into_iter());
         assert_eq!(text.lines().filter(|line| line.contains("udp dport")).count(), 2);
         assert!(text.contains("ip6 saddr @members counter name judged accept\n    drop"), "{text}");
     }

@@ -1,10 +1,15 @@
-//! The programs that benchmarks compare with: they send every frame to one device and do nothing else, so no program
-//! that decides anything can be faster. And a source of frames for `BPF_PROG_TEST_RUN`. Never part of the product.
+//! The programs that benchmarks compare with: some send every frame to one device and do nothing else, so no program
+//! that decides anything can be faster, and some forward by the kernel's FIB. And a source of frames for
+//! `BPF_PROG_TEST_RUN`. Never part of the product.
 //!
 //! Built as hooks/main.rs is, which says why it is an empty program for the host.
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
+#[cfg(target_arch = "bpf")]
+mod choice;
+#[cfg(target_arch = "bpf")]
+mod fib;
 #[cfg(target_arch = "bpf")]
 mod programs;
 

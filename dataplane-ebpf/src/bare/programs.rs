@@ -1,6 +1,7 @@
 //! Bare redirects and the source of frames. Userspace sets the globals when it loads them. XDP programs take fragments,
 //! as those of the hooks do: only such can call each other.
 
+use crate::choice::{uniform, zipf};
 use aya_ebpf::bindings::TC_ACT_SHOT;
 use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS};
 use aya_ebpf::helpers::generated::bpf_redirect;
@@ -43,6 +44,9 @@ static COUNT: u32 = 0;
 /// The variants take turns, else they are chosen at random.
 #[unsafe(no_mangle)]
 static IN_TURN: u32 = 0;
+/// Of variants at random, the first are more frequent: what [`zipf`] needs to know; 0: all are alike.
+#[unsafe(no_mangle)]
+static OCTAVES: u32 = 0;
 /// The number of an address is its index times this.
 #[unsafe(no_mangle)]
 static FACTOR: u32 = 0;
@@ -163,16 +167,17 @@ fn vary(start: usize) {
 #[inline(always)]
 fn next_index(count: u32) -> Option<u32> {
     let state = STATE.get_ptr_mut(0)?;
-    // SAFETY: a valid static, volatile as in `bare_tc`; and the value is this CPU's, whose program is not preempted by
+    // SAFETY: valid statics, volatile as in `bare_tc`; and the value is this CPU's, whose program is not preempted by
     // itself.
-    unsafe {
+    let (random, octaves) = unsafe {
         if ptr::read_volatile(&raw const IN_TURN) != 0 {
             *state = state.read().wrapping_add(1);
             return Some((state.read() % u64::from(count)) as u32);
         }
         *state = state.read().wrapping_mul(LCG).wrapping_add(1);
-        Some((((state.read() >> 32) * u64::from(count)) >> 32) as u32)
-    }
+        ((state.read() >> 32) as u32, ptr::read_volatile(&raw const OCTAVES))
+    };
+    Some(if octaves == 0 { uniform(random, count) } else { zipf(random, count, octaves) })
 }
 
 /// The ports of flow `index`, as in bench/src/flows.rs.
