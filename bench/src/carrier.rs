@@ -293,6 +293,14 @@ impl Path {
 }
 
 impl Path {
+    /// Solicitations answered so far: by our counter where it is ours to answer, else by the kernel's.
+    pub fn answered(&self, ours: Counter, kernels: &str) -> Result<u64> {
+        match &self.works {
+            Works::Serval { serval, .. } => Ok(serval.counters(self.ifindex[0])?.get(ours)),
+            _ => self.host.ipv6_counter(kernels),
+        }
+    }
+
     /// Has the kernel's table of connections empty. Ours stays: it is full all the time, and has to go on so.
     pub fn forget_flows(&self) -> Result<()> {
         match self.works {

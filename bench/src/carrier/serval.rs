@@ -11,9 +11,13 @@ use serval::config::{LimitsConfig, UplinkMode};
 use serval::plan::policy::Direction;
 use serval::plan::{Attached, NetworkSettings};
 use serval::resource::{HostAddress, MacAddress};
+use serval::serve::advertise;
 use serval_tests::frame::GATEWAY_MAC;
 use serval_tests::netns::Namespace;
 use std::path::PathBuf;
+
+/// Most answers a second that `limits.answer_rate` takes.
+const MAX_RATE: u32 = 1_000_000;
 
 /// The fast path at work.
 pub struct Serval {
@@ -63,7 +67,8 @@ fn attach(ifindex: [u32; 2], xdp: bool, policed: bool, setting: &Setting) -> Res
         host_is_open: false,
         max_flows: if policed { limits.flows } else { 1 },
         flows_per_endpoint: setting.flows.max(limits.flows_per_endpoint),
-        answer_rate: Rate::UNLIMITED,
+        // The most that the configuration takes: what is measured has a limit to look at.
+        answer_rate: Rate::new(MAX_RATE, MAX_RATE),
         host_rate: Rate::UNLIMITED,
     };
     let mut fastpath = FastPath::open(&settings)?;
@@ -77,7 +82,8 @@ fn attach(ifindex: [u32; 2], xdp: bool, policed: bool, setting: &Setting) -> Res
     };
     let addresses = [vec![HostAddress::new(ENDS[0].address)?], owned];
     for ((end, ifindex), addresses) in endpoints.iter().zip(ifindex).zip(addresses) {
-        let report: HookReport = fastpath.apply(&attached(end, ifindex, addresses)?, &[])?;
+        let attached = attached(end, ifindex, addresses)?;
+        let report: HookReport = fastpath.apply(&attached, &advertise::render(&attached))?;
         ensure!(!xdp || report.xdp == XdpHook::Native, "no native XDP on {}: {report:?}", end.tap);
     }
     if let Far::Uplink(destinations) = setting.far {

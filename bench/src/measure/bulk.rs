@@ -31,16 +31,20 @@ pub fn run(quick: bool) -> Result<Vec<Outcome>> {
     Ok(vec![Outcome { name: NAME.to_owned(), title, metrics: METRICS, arms }])
 }
 
-struct Guests {
-    /// Carries as long as it is there.
-    _path: Path,
-    from: KernelGuest,
-    to: KernelGuest,
+/// Two guests and what carries between them.
+pub struct Guests {
+    /// What carries.
+    pub path: Path,
+    /// The guest that sends.
+    pub from: KernelGuest,
+    /// The guest that receives: an iperf3 server.
+    pub to: KernelGuest,
     _server: Running,
 }
 
 impl Guests {
-    fn new(carrier: Carrier) -> Result<Self> {
+    /// Guests that can reach each other by `carrier`.
+    pub fn new(carrier: Carrier) -> Result<Self> {
         let host = Arc::new(Namespace::new("bench")?);
         host.set_sysctl("net/ipv6/conf/default/accept_dad", 0)?;
         let [from, to] = ENDS.map(|end| -> Result<KernelGuest> {
@@ -55,7 +59,7 @@ impl Guests {
         let (from, to) = (from?, to?);
         let path = Path::new(&host, carrier, &Setting::USUAL, Hook::Tc)?;
         let server = iperf3_server(&to.namespace)?;
-        Ok(Self { _path: path, from, to, _server: server })
+        Ok(Self { path, from, to, _server: server })
     }
 }
 

@@ -1,7 +1,10 @@
 //! The benchmarks.
 
 mod announce;
+mod asker;
 mod bulk;
+mod connections;
+mod dhcp6;
 mod endpoints;
 mod flood;
 mod hosts;
@@ -13,6 +16,7 @@ mod pair;
 mod policy;
 mod program;
 mod routes;
+mod solicitations;
 mod source;
 mod stream;
 mod tally;
@@ -40,9 +44,12 @@ pub const BENCHMARKS: &[Benchmark] = &[
     Benchmark { name: program::NAME, run: program::run },
     Benchmark { name: policy::NAME, run: policy::run },
     Benchmark { name: bulk::NAME, run: bulk::run },
+    Benchmark { name: connections::NAME, run: connections::run },
     Benchmark { name: routes::NAME, run: routes::run },
     Benchmark { name: owners::NAME, run: owners::run },
     Benchmark { name: hosts::NAME, run: hosts::run },
     Benchmark { name: announce::NAME, run: announce::run },
     Benchmark { name: endpoints::NAME, run: endpoints::run },
+    Benchmark { name: solicitations::NAME, run: solicitations::run },
+    Benchmark { name: dhcp6::NAME, run: dhcp6::run },
 ];
