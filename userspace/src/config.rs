@@ -218,9 +218,11 @@ pub enum TcMode {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum XdpMode {
+    /// As `Native`, but off a TAP for as long as its VM sends so many long frames that XDP costs more than it saves.
+    #[default]
+    Auto,
     /// In the driver. A TAP's driver has XDP; only on a device without it generic XDP is used, which comes after the skb
     /// is made and would undo its offloads.
-    #[default]
     Native,
     /// No XDP; TC does everything.
     Off,

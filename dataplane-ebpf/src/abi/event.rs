@@ -7,6 +7,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// others from being heard.
 pub const EVENTS_PER_SECOND: u32 = 32;
 
+/// Frames that the kernel copied for XDP, by each CPU and of whatever TAP, for each one that is told of.
+pub const COPIES_PER_EVENT: u32 = 256;
+
 /// [`Event::step`] when no step decided.
 pub const NO_STEP: u32 = u32::MAX;
 
@@ -64,6 +67,9 @@ pub mod event_kinds {
     pub const ALLOWED: u32 = 2;
     /// The guard dropped it.
     pub const DROPPED: u32 = 3;
+    /// The kernel copied a frame from `from_ifindex` before it asked XDP, which left it to TC: one in
+    /// [`COPIES_PER_EVENT`](super::COPIES_PER_EVENT). Nothing else is said of it.
+    pub const COPIED: u32 = 4;
 }
 
 /// Bits of [`Event::flags`].
@@ -91,10 +97,16 @@ pub struct EventControl {
 const _: () = assert!(size_of::<EventControl>() == 8);
 
 impl EventControl {
+    /// Whether events of this kind are told.
+    #[inline(always)]
+    pub fn has(&self, kind: u32) -> bool {
+        self.kinds & 1 << (kind & 31) != 0
+    }
+
     /// Whether an event of this kind about a packet of this flow is told.
     #[inline(always)]
     pub fn wants(&self, kind: u32, key: &FlowKey) -> bool {
-        if self.kinds & 1 << (kind & 31) == 0 {
+        if !self.has(kind) {
             return false;
         }
         kind != event_kinds::ALLOWED || is_sample(key, self.one_in)

@@ -4,7 +4,7 @@
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
-use dataplane_ebpf::abi::{Event, EventBudget, EventControl};
+use dataplane_ebpf::abi::{COPIES_PER_EVENT, Event, EventBudget, EventControl, NO_STEP, event_kinds};
 use dataplane_ebpf::decide::event::{self, Sink, Told};
 
 use crate::policy::question;
@@ -19,6 +19,9 @@ static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
 static EVENT_CONTROL: Array<EventControl> = Array::with_max_entries(1, 0);
 #[map]
 static EVENT_BUDGETS: PerCpuArray<EventBudget> = PerCpuArray::with_max_entries(BUDGETS_DEFAULT, 0);
+/// Frames that the kernel copied for XDP, of all TAPs.
+#[map]
+static COPIES: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 
 /// Tells what [`Told::to_words`] says of the packet that is the question.
 #[inline(always)]
@@ -33,6 +36,28 @@ pub fn tell(told: Told) {
 pub extern "C" fn event_tell(what: u32, place: u64) -> u32 {
     if let Some(question) = question() {
         event::tell(&EventMaps, question, Told::from_words(what, place));
+    }
+    0
+}
+
+/// Tells that the kernel copied a frame from this TAP for XDP, of a sample of those.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn event_copied(ifindex: u32) -> u32 {
+    let Some(copies) = COPIES.get_ptr_mut(0) else { return 0 };
+    // SAFETY: the value is this CPU's, and programs are not preempted by others that write it.
+    let number = unsafe {
+        *copies = (*copies).wrapping_add(1);
+        *copies
+    };
+    let wanted = EventMaps.control().is_some_and(|control| control.has(event_kinds::COPIED));
+    if wanted && number.is_multiple_of(COPIES_PER_EVENT) {
+        let told =
+            Event { kind: event_kinds::COPIED, from_ifindex: ifindex, step: NO_STEP, ..Event::default() };
+        EventMaps.write(
+            #[inline(always)]
+            |event| *event = told,
+        );
     }
     0
 }

@@ -7,12 +7,14 @@
 //! below it out of the program.
 
 use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::xdp_action::XDP_PASS;
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_md};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use aya_log_ebpf::trace;
 use dataplane_ebpf::decide::{Action, Hook, from_vm_at_length, to_vm, way};
 
+use crate::events;
 use crate::maps::MapTables;
 use crate::policy;
 use crate::skb::{self, SkbFrame};
@@ -34,6 +36,9 @@ pub fn tap_xdp(context: XdpContext) -> u32 {
     let mut frame = XdpFrame::new(context.ctx);
     let ifindex = frame.ingress_ifindex();
     let answer = xdp::answer(from_vm_at_length(&mut frame, &MapTables::new(), ifindex, Hook::Xdp));
+    if answer == XDP_PASS && frame.is_in_fragments() {
+        events::event_copied(frame.ingress_ifindex());
+    }
     trace!(&context, "tap_xdp on interface {}: XDP action {}", frame.ingress_ifindex(), answer);
     answer
 }

@@ -62,6 +62,13 @@ impl XdpFrame {
         unsafe { (*self.context).ingress_ifindex }
     }
 
+    /// Whether the frame was too long for a page. The kernel copied it for us then, from where the VM's bytes were.
+    #[inline(always)]
+    pub fn is_in_fragments(&self) -> bool {
+        let linear = self.data_end() - self.data();
+        linear >= LINEAR_LEAST && self.len() > linear
+    }
+
     /// Sum of `SIZE` bytes at `offset`, added to `seed`.
     #[inline(always)]
     fn sum_chunk<const SIZE: usize>(&self, offset: usize, seed: u32) -> Option<u32> {

@@ -42,7 +42,7 @@ pub fn open(config: &Config) -> Result<FastPath, FastPathError> {
         pin: config.paths.pin.clone(),
         max_endpoints: config.limits.endpoints,
         tc: config.fastpath.tc,
-        xdp: config.fastpath.xdp == XdpMode::Native,
+        xdp: config.fastpath.xdp != XdpMode::Off,
         max_routes: config.limits.routes,
         uplink: config.fastpath.uplink,
         policed: config.policy.enforce,

@@ -31,14 +31,17 @@ pub struct Events {
     listener: mpsc::Sender<Vec<Event>>,
     switch: Option<EventSwitch>,
     log: LogLimit,
+    /// Somebody wants to know what the kernel copies for XDP.
+    copies: bool,
 }
 
 impl Events {
-    /// Tells `monitor`; events come out of the receiver, to be handed to [`tell`](Self::tell).
-    pub fn new(monitor: Monitor) -> (Self, mpsc::Receiver<Vec<Event>>) {
+    /// Tells `monitor`; events come out of the receiver, to be handed to [`tell`](Self::tell). With `copies` there are those
+    /// among them that say what the kernel copies for XDP.
+    pub fn new(monitor: Monitor, copies: bool) -> (Self, mpsc::Receiver<Vec<Event>>) {
         let (listener, received) = mpsc::channel(16);
         let samples = monitor.samples();
-        (Self { monitor, samples, listener, switch: None, log: LogLimit::default() }, received)
+        (Self { monitor, samples, listener, switch: None, log: LogLimit::default(), copies }, received)
     }
 
     /// There is a fast path, whose events are told from now on.
@@ -53,7 +56,7 @@ impl Events {
 
     /// Has the hooks tell what somebody wants to hear.
     pub fn listen(&mut self) {
-        let control = control(&self.samples.borrow());
+        let control = control(&self.samples.borrow(), self.copies);
         if let Some(switch) = &mut self.switch
             && let Err(error) = switch.set(control)
         {
@@ -61,10 +64,10 @@ impl Events {
         }
     }
 
-    /// Tells of these events.
+    /// Tells of those of these events that are about packets.
     pub fn tell(&mut self, events: &[Event], names: &impl Names) {
         let clock = Clock::now();
-        for event in events {
+        for event in events.iter().filter(|event| event.kind != event_kinds::COPIED) {
             let event = describe(event, names, clock);
             if event.kind == EventKind::Logged
                 && let Some(omitted) = self.log.take(Instant::now())
@@ -80,11 +83,11 @@ impl Events {
 }
 
 /// What the hooks have to tell, for those who listen: rules that log are always told of, and the rest if somebody does.
-fn control(samples: &[u32]) -> EventControl {
-    let logged = 1 << event_kinds::LOGGED;
+fn control(samples: &[u32], copies: bool) -> EventControl {
+    let always = 1 << event_kinds::LOGGED | u32::from(copies) << event_kinds::COPIED;
     let others = 1 << event_kinds::DENIED | 1 << event_kinds::ALLOWED | 1 << event_kinds::DROPPED;
     EventControl {
-        kinds: if samples.is_empty() { logged } else { logged | others },
+        kinds: if samples.is_empty() { always } else { always | others },
         one_in: samples.iter().copied().filter(|sample| *sample > 0).min().unwrap_or(0),
     }
 }
@@ -224,9 +227,17 @@ mod tests {
 
     #[test]
     fn rules_that_log_are_heard_of_although_nobody_listens() {
-        assert_eq!(control(&[]), EventControl { kinds: 1 << event_kinds::LOGGED, one_in: 0 });
-        assert_eq!(control(&[0]).kinds, 0xf);
-        assert_eq!(control(&[100, 0, 10]).one_in, 10);
+        assert_eq!(control(&[], false), EventControl { kinds: 1 << event_kinds::LOGGED, one_in: 0 });
+        assert_eq!(control(&[0], false).kinds, 0xf);
+        assert_eq!(control(&[100, 0, 10], false).one_in, 10);
+    }
+
+    #[test]
+    fn what_is_copied_is_heard_of_by_who_asks() {
+        for samples in [&[][..], &[0]] {
+            assert!(control(samples, true).has(event_kinds::COPIED));
+            assert!(!control(samples, false).has(event_kinds::COPIED));
+        }
     }
 
     #[test]

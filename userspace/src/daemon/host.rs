@@ -13,6 +13,7 @@ use super::events::{Events, Names};
 use super::ledger::{Failure, Ledger, Role, Step};
 use super::policy::Policing;
 use super::report::{self, Evidence};
+use super::rests::Rests;
 use super::rules::Rules;
 use super::uplinks::Uplinks;
 use crate::apply::fastpath::{self, FastPath, FastPathError, HookReport, TcHook, XdpHook};
@@ -25,7 +26,7 @@ use crate::resource::{EndpointName, InterfaceName, Problem};
 use crate::serve::{Endpoints, Server, advertise};
 use crate::source::Snapshot;
 use crate::status::{self, Detached, EndpointDetail, FastPathState, FastPathStatus, Status};
-use dataplane_ebpf::abi::Event;
+use dataplane_ebpf::abi::{Counter, Event, event_kinds};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -50,6 +51,7 @@ pub struct Host {
     events: Events,
     policing: Policing,
     rules: Rules,
+    rests: Rests,
     /// Without a fast path of ours there may be the programs of an earlier daemon.
     inherited: bool,
     endpoints: watch::Sender<Endpoints>,
@@ -77,6 +79,7 @@ impl Host {
             events,
             policing: Policing::new(config.policy),
             rules: Rules::new(),
+            rests: Rests::default(),
             inherited: true,
             config,
             facts,
@@ -148,7 +151,7 @@ impl Host {
 
     /// When something that failed is to be tried again.
     pub fn wake(&self) -> Option<Instant> {
-        [self.ledger.wake(), self.policing.wake()].into_iter().flatten().min()
+        [self.ledger.wake(), self.policing.wake(), self.rests.wake()].into_iter().flatten().min()
     }
 
     /// Takes a step.
@@ -252,6 +255,36 @@ impl Host {
     /// The hooks tell of packets.
     pub fn tell_events(&mut self, events: &[Event]) {
         self.events.tell(events, &HostNames { plan: &self.plan, policing: &self.policing });
+        for event in events.iter().filter(|event| event.kind == event_kinds::COPIED) {
+            self.see_copy(event.from_ifindex);
+        }
+    }
+
+    /// The kernel copies frames of this TAP for XDP, which may be better off without.
+    fn see_copy(&mut self, ifindex: u32) {
+        let Some(Ok(Some(counters))) = self.fast_path.as_ref().ok().map(|path| path.counters(ifindex)) else {
+            return;
+        };
+        if self.rests.copied(ifindex, counters.get(Counter::ForwardedXdp), Instant::now()) {
+            self.rest(ifindex, true);
+        }
+    }
+
+    /// Puts XDP back where it has rested for long enough.
+    pub fn end_rests(&mut self) {
+        for ifindex in self.rests.ended(Instant::now()) {
+            self.rest(ifindex, false);
+        }
+    }
+
+    fn rest(&mut self, ifindex: u32, rests: bool) {
+        let Ok(fast_path) = &mut self.fast_path else { return };
+        if let Some(report) = fast_path.rest(ifindex, rests)
+            && let Some(hooks) = self.ledger.hooks_of(ifindex)
+        {
+            tracing::debug!("ifindex {ifindex}: xdp {}, tc {}", report.xdp, report.tc);
+            *hooks = report;
+        }
     }
 
     fn replan(&mut self) {
@@ -355,6 +388,7 @@ impl Host {
                 Err(error) => faults.push(error.to_string()),
             }
         }
+        self.rests.forget(ifindex);
         if let Ok(fast_path) = &mut self.fast_path
             && let Err(error) = fast_path.remove(ifindex)
         {
@@ -378,6 +412,7 @@ impl Host {
         }
         self.uplinks.stop();
         self.policing.stop();
+        self.rests = Rests::default();
         let detached = FastPathStatus {
             state: FastPathState::Detached,
             reason: Some("taken off by `serval detach`; restart the daemon to put it back".to_owned()),

@@ -147,6 +147,11 @@ impl<H> Ledger<H> {
         }
     }
 
+    /// The hooks of a TAP, to be changed where nothing else of it does.
+    pub fn hooks_of(&mut self, ifindex: u32) -> Option<&mut H> {
+        self.entries.get_mut(&ifindex).map(|entry| &mut entry.hooks)
+    }
+
     /// The hooks of every TAP, to be changed where all lose or gain them at once.
     pub fn hooks_mut(&mut self) -> impl Iterator<Item = &mut H> {
         self.entries.values_mut().map(|entry| &mut entry.hooks)

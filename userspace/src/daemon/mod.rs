@@ -16,6 +16,7 @@ mod lock;
 mod notify;
 mod policy;
 mod report;
+mod rests;
 mod rules;
 mod uplinks;
 
@@ -23,7 +24,7 @@ pub use lock::RunLock;
 pub use rules::write as write_rules;
 
 use crate::apply::links;
-use crate::config::Config;
+use crate::config::{Config, XdpMode};
 use crate::serve::monitor::Monitor;
 use crate::serve::{Server, control};
 use crate::source;
@@ -56,7 +57,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut resources = source::Watch::resume(&config.resources.directory, &run_directory.join(LAST_GOOD));
     let monitor = Monitor::default();
     let mut samples = monitor.samples();
-    let (events, mut told) = Events::new(monitor.clone());
+    let (events, mut told) = Events::new(monitor.clone(), config.fastpath.xdp == XdpMode::Auto);
     let mut host = Host::open(config, links.facts().clone(), resources.snapshot().clone(), events).await?;
     let server = Server::start(host.endpoints(), server_duid);
     let mut used = host.used_interfaces();
@@ -89,7 +90,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             Some((verb, client)) = called.recv() => host.answer(verb, client, &server),
             Ok(()) = samples.changed() => host.listen(),
             Some(events) = told.recv() => host.tell_events(&events),
-            () = tokio::time::sleep_until(wake.unwrap_or_else(Instant::now).into()), if !busy && wake.is_some() => {}
+            () = tokio::time::sleep_until(wake.unwrap_or_else(Instant::now).into()), if !busy && wake.is_some() => {
+                host.end_rests();
+            }
             _ = audit.tick(), if !busy => host.audit().await,
             () = std::future::ready(()), if busy => {
                 if let Some(step) = step {

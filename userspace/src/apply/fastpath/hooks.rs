@@ -6,7 +6,10 @@ use super::pins::{self, Pin, Pins, Role};
 use super::site::{Links, Site, describe, failed, is_on, remove_filters, remove_link, take_off_clsact};
 use super::tc;
 use super::{FastPathError, HookReport, TcHook, TcMode, UplinkMode, XdpHook};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Why a TAP has no XDP for a while.
+const RESTS: &str = "xdp: rests, as this VM sends long frames, which the kernel would copy for it";
 
 /// The programs and where they are attached.
 pub struct Hooks {
@@ -15,6 +18,8 @@ pub struct Hooks {
     xdp: bool,
     uplink: UplinkMode,
     links: BTreeMap<(u32, Role), Links>,
+    /// TAPs that are to do without XDP for now.
+    resting: BTreeSet<u32>,
 }
 
 /// Which kind of TC hook is used.
@@ -35,7 +40,7 @@ impl Hooks {
             TcMode::Auto => TcKind::Clsact,
             TcMode::Tcx => TcKind::NoTcx,
         };
-        Self { programs, tc, xdp, uplink, links: BTreeMap::new() }
+        Self { programs, tc, xdp, uplink, links: BTreeMap::new(), resting: BTreeSet::new() }
     }
 
     /// Whether links that were attached are all gone: the interface was deleted, and another one has its ifindex.
@@ -67,20 +72,33 @@ impl Hooks {
         gone + filters.count()
     }
 
+    /// Has XDP rest on a TAP, or not; [`attach`](Self::attach) does it.
+    pub fn rest(&mut self, ifindex: u32, rests: bool) {
+        if rests {
+            self.resting.insert(ifindex);
+        } else {
+            self.resting.remove(&ifindex);
+        }
+    }
+
     /// Attaches what is not attached, and says what is. A hook that is not possible is no error: the others and the
     /// kernel's own path do its work.
     pub fn attach(&mut self, ifindex: u32, role: Role, pins: Option<&Pins>) -> HookReport {
         let links = self.links.entry((ifindex, role)).or_default();
         let site = Site { ifindex, role, pins };
         let programs = self.programs.of(role);
+        let rests = role == Role::Tap && self.resting.contains(&ifindex);
         let (want_xdp, want_tc) = match (role, self.uplink) {
-            (Role::Tap, _) => (self.xdp, true),
+            (Role::Tap, _) => (self.xdp && !rests, true),
             (Role::Uplink, UplinkMode::Tc) => (false, true),
             (Role::Uplink, UplinkMode::Xdp) => (true, false),
             (Role::Uplink, UplinkMode::Both) => (true, true),
             (Role::Uplink, UplinkMode::Off) => (false, false),
         };
         let mut reasons = Vec::new();
+        if self.xdp && rests {
+            reasons.push(RESTS.to_owned());
+        }
         let xdp = match want_xdp {
             true => site.xdp(links, &programs),
             false => site.drop_xdp(links).map_err(|error| describe(&error)),
@@ -107,6 +125,7 @@ impl Hooks {
 
     /// Takes everything of ours off the interface.
     pub fn detach(&mut self, ifindex: u32, role: Role, pins: Option<&Pins>) -> Result<(), FastPathError> {
+        self.rest(ifindex, false);
         let links = self.links.remove(&(ifindex, role)).unwrap_or_default();
         links.iter().try_for_each(Link::detach).map_err(failed("cannot detach a link", ifindex))?;
         if links.filters {

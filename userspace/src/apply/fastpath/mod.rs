@@ -7,7 +7,6 @@
 //! | `maps` | the maps, written by difference and in a safe order |
 //! | `generation` | the generation of policy and the epoch of forwarding |
 //! | `loader` | the BPF object: load, adopt pinned maps |
-//! | `globals` | what the programs are told for good |
 //! | `trace` | what the programs themselves log |
 //! | `hooks` | which programs are attached where |
 //! | `site` | one interface: attach or adopt |
@@ -30,7 +29,6 @@ mod error;
 mod events;
 mod flows;
 mod generation;
-mod globals;
 mod grace_period;
 mod hooks;
 mod link;
@@ -52,7 +50,6 @@ pub use crate::config::{TcMode, UplinkMode};
 pub use entries::in_memory;
 pub use error::FastPathError;
 pub use events::{EventMaps, EventSwitch};
-pub use globals::tick;
 pub use loader::{NEXT_HOP_GROUPS, RULE_COUNTERS, embedded};
 pub use policy::PolicyMaps;
 pub use preview::Preview;
@@ -60,12 +57,11 @@ pub use rehearsal::{Act, Entrance, Rehearsal, Rehearsed};
 pub use routes::{Destination, RouteMaps};
 
 use crate::plan::Attached;
-use dataplane_ebpf::abi::{Address, Counters, Mac, Rate, SLOT_UNCONFIGURED, names};
+use dataplane_ebpf::abi::{Address, Counters, Rate, SLOT_UNCONFIGURED, Uplink, names};
 use entries::Entries;
 use flows::FlowMaps;
-use globals::Globals;
 use hooks::Hooks;
-use loader::Request;
+use loader::{Globals, Request};
 use maps::{Maps, NoRoom};
 use pins::{Pins, Role};
 use serde::{Deserialize, Serialize};
@@ -173,7 +169,7 @@ pub struct FastPath {
     events: Option<EventMaps>,
     policy: Option<PolicyMaps>,
     /// The uplinks as applied since the start.
-    uplinks: Option<BTreeMap<u32, Mac>>,
+    uplinks: Option<BTreeMap<u32, Uplink>>,
     /// What was applied since the start, by ifindex.
     applied: BTreeMap<u32, Entries>,
     /// Interfaces to keep that have not been applied yet: their links may still be those of an older generation.
@@ -254,6 +250,15 @@ impl FastPath {
                 Err(error)
             }
         }
+    }
+
+    /// Has XDP rest on the TAP of an endpoint, or puts it back, and says what is attached then; `None` when there is no such
+    /// endpoint. Meanwhile TC does everything, and no frame goes without one of them.
+    pub fn rest(&mut self, ifindex: u32, rests: bool) -> Option<HookReport> {
+        self.has(ifindex).then(|| {
+            self.hooks.rest(ifindex, rests);
+            self.hooks.attach(ifindex, Role::Tap, Some(&self.pins))
+        })
     }
 
     /// Whether an endpoint has what was last applied to it without an error.

@@ -6,8 +6,7 @@
 //! table instead, a million routes and more, and would only show what the host build does. The one flow that the frame may
 //! belong to is copied.
 
-use super::globals::Globals;
-use super::loader;
+use super::loader::{self, Globals};
 use super::routes::failed;
 use super::{FastPath, FastPathError};
 use aya::Ebpf;
