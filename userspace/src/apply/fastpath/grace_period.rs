@@ -1,14 +1,29 @@
 //! Grace periods of RCU: tcx waits for a whole one at every attach and detach (`tcx_entry_sync`), which is 12 to 26 ms, one
-//! after the other. While a link is made or taken off we ask the kernel to hurry, as an administrator could by hand: then
-//! it is less than one, at the price of an interrupt on every CPU.
+//! after the other, and so does a change of policy that follows another. Meanwhile we ask the kernel to hurry, as an
+//! administrator could by hand: then it is less than one, at the price of an interrupt on every CPU.
 //!
 //! Whoever kills the daemon just then leaves the kernel hurrying, which costs these interrupts and harms nobody.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// `Documentation/admin-guide/kernel-parameters.txt`, `rcupdate.rcu_expedited`.
 const RCU_EXPEDITED: &str = "/sys/kernel/rcu_expedited";
+
+/// `MEMBARRIER_CMD_GLOBAL` of `linux/membarrier.h`, since Linux 4.3.
+const GLOBAL: libc::c_int = 1;
+
+/// Waits until every BPF program that runs now has ended: they run in RCU read-side sections, and this waits for a grace
+/// period. An error when the kernel cannot (it is built without membarrier, or has CPUs without a tick).
+pub fn wait() -> io::Result<()> {
+    let _hurry = Hurry::begin();
+    // SAFETY: the call has no pointers.
+    match unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
 
 /// Grace periods are short as long as this lives.
 pub struct Hurry {

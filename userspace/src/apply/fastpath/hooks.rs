@@ -1,8 +1,8 @@
 //! The programs and where they are attached: which hooks every interface has, and taking them off again.
 
 use super::link::{self, Link};
-use super::loader::Programs;
 use super::pins::{self, Pin, Pins, Role};
+use super::programs::Programs;
 use super::site::{Links, Site, describe, failed, is_on, remove_filters, remove_link, take_off_clsact};
 use super::tc;
 use super::{FastPathError, HookReport, TcHook, TcMode, UplinkMode, XdpHook};

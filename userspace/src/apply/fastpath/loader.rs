@@ -5,13 +5,12 @@ use super::events::EventMaps;
 use super::flows::FlowMaps;
 use super::generation::Generations;
 use super::maps::Maps;
-use super::pins::{Pins, Role};
+use super::pins::Pins;
 use super::policy::PolicyMaps;
+use super::programs::Programs;
 use super::routes::RouteMaps;
-use super::tc::Filter;
 use super::trace;
 use aya::maps::{Map, MapData, MapError, MapInfo, MapType};
-use aya::programs::{ProgramError, ProgramFd, ProgramInfo, SchedClassifier, Xdp};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use dataplane_ebpf::abi::{
@@ -21,7 +20,6 @@ use dataplane_ebpf::abi::{
 };
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
@@ -35,8 +33,6 @@ const SPARE_ADDRESSES: u32 = 64;
 const UPLINKS: u32 = 64;
 /// Most different sets of next hops. A route by one more is the kernel's.
 pub const NEXT_HOP_GROUPS: u32 = 16_384;
-/// How often a program is loaded when signals interrupt the verifier.
-const LOAD_ATTEMPTS: usize = 5;
 /// Length of a prefix, before its address.
 const PREFIX_KEY: usize = size_of::<u32>() + size_of::<Address>();
 /// The same before a protocol and port.
@@ -51,67 +47,6 @@ pub const RULE_COUNTERS: u32 = 1 << 14;
 /// Whether this binary carries the BPF programs.
 pub fn embedded() -> bool {
     !OBJECT.is_empty()
-}
-
-/// A loaded program.
-#[derive(Debug)]
-pub struct Program {
-    fd: ProgramFd,
-    /// The kernel's id for it.
-    pub id: u32,
-}
-
-impl AsFd for Program {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
-/// The loaded programs.
-#[derive(Debug)]
-pub struct Programs {
-    tap_xdp: Program,
-    tap_in: Program,
-    tap_out: Program,
-    uplink_xdp: Program,
-    uplink_in: Program,
-}
-
-/// The programs of an interface.
-pub struct ProgramSet<'a> {
-    role: Role,
-    /// XDP: frames that come in.
-    pub xdp: &'a Program,
-    /// TC ingress: frames that come in.
-    pub ingress: &'a Program,
-    /// TC egress: frames that go out.
-    pub egress: Option<&'a Program>,
-}
-
-impl Programs {
-    /// The programs of an interface in this role.
-    pub fn of(&self, role: Role) -> ProgramSet<'_> {
-        match role {
-            Role::Tap => {
-                ProgramSet { role, xdp: &self.tap_xdp, ingress: &self.tap_in, egress: Some(&self.tap_out) }
-            }
-            Role::Uplink => {
-                ProgramSet { role, xdp: &self.uplink_xdp, ingress: &self.uplink_in, egress: None }
-            }
-        }
-    }
-}
-
-impl<'a> ProgramSet<'a> {
-    /// The filters on clsact that do what TC programs do otherwise.
-    pub fn filters(&self) -> impl Iterator<Item = (Filter, &'a Program)> + use<'a> {
-        let ingress = match self.role {
-            Role::Tap => Filter::TapIn,
-            Role::Uplink => Filter::UplinkIn,
-        };
-        let egress = self.egress.map(|program| (Filter::TapOut, program));
-        [(ingress, self.ingress)].into_iter().chain(egress)
-    }
 }
 
 /// All that is in the object.
@@ -182,13 +117,7 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, FastPathError> {
     let mut object = loader.load(OBJECT).map_err(load_error)?;
 
     trace::follow(&mut object);
-    let programs = Programs {
-        tap_xdp: load_xdp(&mut object, names::TAP_XDP)?,
-        tap_in: load_classifier(&mut object, names::TAP_IN)?,
-        tap_out: load_classifier(&mut object, names::TAP_OUT)?,
-        uplink_xdp: load_xdp(&mut object, names::UPLINK_XDP)?,
-        uplink_in: load_classifier(&mut object, names::UPLINK_IN)?,
-    };
+    let programs = Programs::load(&mut object)?;
     let mut take = |name| -> Result<Map, FastPathError> {
         object.take_map(name).ok_or(FastPathError::Incomplete { kind: "map", name })
     };
@@ -381,77 +310,7 @@ impl Definition {
     }
 }
 
-fn load_xdp(object: &mut Ebpf, name: &'static str) -> Result<Program, FastPathError> {
-    let program: &mut Xdp = program(object, name)?;
-    uninterrupted(|| program.load(), is_interrupted).map_err(program_error(name))?;
-    keep(program.fd(), program.info(), name)
-}
-
-fn load_classifier(object: &mut Ebpf, name: &'static str) -> Result<Program, FastPathError> {
-    let program: &mut SchedClassifier = program(object, name)?;
-    uninterrupted(|| program.load(), is_interrupted).map_err(program_error(name))?;
-    keep(program.fd(), program.info(), name)
-}
-
-/// The verifier gives up with EAGAIN when a signal comes for its thread; it is asked again as often as libbpf does.
-fn uninterrupted<E>(
-    mut load: impl FnMut() -> Result<(), E>,
-    interrupted: impl Fn(&E) -> bool,
-) -> Result<(), E> {
-    for _ in 1..LOAD_ATTEMPTS {
-        match load() {
-            Err(error) if interrupted(&error) => {}
-            ended => return ended,
-        }
-    }
-    load()
-}
-
-fn is_interrupted(error: &ProgramError) -> bool {
-    matches!(error, ProgramError::LoadError { io_error, .. } if io_error.raw_os_error() == Some(libc::EAGAIN))
-}
-
-/// A program of the object.
-pub fn program<'a, P>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, FastPathError>
-where
-    &'a mut P: TryFrom<&'a mut aya::programs::Program>,
-{
-    let program = object.program_mut(name).and_then(|program| program.try_into().ok());
-    program.ok_or(FastPathError::Incomplete { kind: "program", name })
-}
-
-/// Holds the program beyond the object it came from.
-fn keep(
-    fd: Result<&ProgramFd, ProgramError>,
-    info: Result<ProgramInfo, ProgramError>,
-    name: &'static str,
-) -> Result<Program, FastPathError> {
-    let fd = fd.and_then(|fd| fd.try_clone().map_err(ProgramError::from)).map_err(program_error(name))?;
-    let id = info.map_err(program_error(name))?.id();
-    Ok(Program { fd, id })
-}
-
-/// What is wrong with a program.
-pub fn program_error(name: &'static str) -> impl FnOnce(ProgramError) -> FastPathError {
-    move |error| match error {
-        ProgramError::LoadError { io_error: source, .. } if source.raw_os_error() == Some(libc::EPERM) => {
-            FastPathError::Privileges { what: format!("cannot load BPF program `{name}`"), source }
-        }
-        ProgramError::LoadError { io_error: source, verifier_log } => {
-            FastPathError::Verifier { program: name, log: end_of(&verifier_log.to_string()), source }
-        }
-        error => load_error(error.into()),
-    }
-}
-
-/// The verifier walks every path and says at the end what is wrong; a whole log can have megabytes.
-fn end_of(log: &str) -> String {
-    const LINES: usize = 12;
-    let lines: Vec<&str> = log.trim_end().lines().collect();
-    lines[lines.len().saturating_sub(LINES)..].join("\n")
-}
-
-fn load_error(error: EbpfError) -> FastPathError {
+pub(super) fn load_error(error: EbpfError) -> FastPathError {
     match error {
         EbpfError::BtfError(_) | EbpfError::NoBTF | EbpfError::BtfRelocationError(_) => {
             FastPathError::Btf(error)
@@ -491,31 +350,6 @@ fn raise_memory_lock() -> Result<(), FastPathError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_verifier_log_is_cut_to_its_end() {
-        assert_eq!(end_of(""), "");
-        assert_eq!(end_of("one\ntwo\n"), "one\ntwo");
-        let long: String = (0..100).map(|n| format!("{n}: r0 = 0\n")).collect();
-        assert!(end_of(&long).starts_with("88: ") && end_of(&long).ends_with("99: r0 = 0"));
-    }
-
-    #[test]
-    fn an_interrupted_load_is_tried_again_and_a_refused_one_is_not() {
-        let attempts = |interruptions: usize, then: Result<(), &'static str>| {
-            let mut count = 0;
-            let load = || {
-                count += 1;
-                if count <= interruptions { Err("interrupted") } else { then }
-            };
-            let ended = uninterrupted(load, |error| *error == "interrupted");
-            (ended, count)
-        };
-        assert_eq!(attempts(0, Ok(())), (Ok(()), 1));
-        assert_eq!(attempts(LOAD_ATTEMPTS - 1, Ok(())), (Ok(()), LOAD_ATTEMPTS));
-        assert_eq!(attempts(LOAD_ATTEMPTS, Ok(())), (Err("interrupted"), LOAD_ATTEMPTS));
-        assert_eq!(attempts(1, Err("refused")), (Err("refused"), 2));
-    }
 
     #[test]
     fn maps_have_room_for_more_addresses_than_endpoints() {

@@ -7,6 +7,7 @@
 //! | `maps` | the maps, written by difference and in a safe order |
 //! | `generation` | the generation of policy and the epoch of forwarding |
 //! | `loader` | the BPF object: load, adopt pinned maps |
+//! | `programs` | the programs, and which of them an interface has |
 //! | `trace` | what the programs themselves log |
 //! | `hooks` | which programs are attached where |
 //! | `site` | one interface: attach or adopt |
@@ -14,6 +15,7 @@
 //! | `pins` | the directory on the BPF file system |
 //! | `uplinks` | the interfaces towards other hosts |
 //! | `routes`, `batch` | the maps of routes, written in bulk by `apply::routes` |
+//! | `grace_period` | grace periods of RCU, and how to keep them short |
 //! | `events` | what the hooks tell of packets |
 //! | `policy` | the maps of policy, written in bulk by `apply::policy` |
 //! | `flows` | what is remembered of an endpoint's flows |
@@ -29,7 +31,7 @@ mod error;
 mod events;
 mod flows;
 mod generation;
-mod grace_period;
+pub(super) mod grace_period;
 mod hooks;
 mod link;
 mod loader;
@@ -37,6 +39,7 @@ mod maps;
 mod pins;
 pub mod policy;
 mod preview;
+mod programs;
 mod rehearsal;
 mod routes;
 mod site;
@@ -174,6 +177,8 @@ pub struct FastPath {
     applied: BTreeMap<u32, Entries>,
     /// Interfaces to keep that have not been applied yet: their links may still be those of an older generation.
     awaited: BTreeSet<u32>,
+    /// There may be gateways that nobody has any more: an earlier process left some, or an endpoint has given one up.
+    stale_gateways: bool,
 }
 
 impl FastPath {
@@ -216,6 +221,7 @@ impl FastPath {
             uplinks: None,
             applied: BTreeMap::new(),
             awaited: BTreeSet::new(),
+            stale_gateways: true,
         })
     }
 
@@ -235,6 +241,8 @@ impl FastPath {
         let before = self.maps.entries(ifindex);
         match (self.write(attached, advertisement), before) {
             (Ok(entries), _) => {
+                let before = self.applied.get(&ifindex);
+                self.stale_gateways |= before.is_some_and(|was| !was.gateways.is_subset(&entries.gateways));
                 self.applied.insert(ifindex, entries);
                 self.sweep_gateways()?;
                 let report = self.hooks.attach(ifindex, Role::Tap, Some(&self.pins));
@@ -242,6 +250,7 @@ impl FastPath {
                 Ok(report)
             }
             (Err(error), Some(before)) => {
+                self.stale_gateways = true;
                 self.maps.write(ifindex, &before)?;
                 Err(error)
             }
@@ -276,6 +285,7 @@ impl FastPath {
             self.maps.reset_counters(slot)?;
         }
         self.applied.remove(&ifindex);
+        self.stale_gateways = true;
         self.sweep_gateways()?;
         self.arrived(ifindex)
     }
@@ -316,6 +326,7 @@ impl FastPath {
         for ifindex in strangers {
             self.remove(ifindex)?;
         }
+        self.stale_gateways = true;
         self.sweep_gateways()?;
         Ok(drift)
     }
@@ -387,12 +398,16 @@ impl FastPath {
     /// Gateways are shared, so they go when nobody has them any more; not before all endpoints that an earlier process
     /// left have been applied or removed.
     fn sweep_gateways(&mut self) -> Result<(), FastPathError> {
-        if !self.maps.endpoints.content().keys().all(|ifindex| self.applied.contains_key(ifindex)) {
+        if !self.stale_gateways
+            || !self.maps.endpoints.content().keys().all(|ifindex| self.applied.contains_key(ifindex))
+        {
             return Ok(());
         }
         let wanted: BTreeSet<Address> =
             self.applied.values().flat_map(|entries| entries.gateways.iter().copied()).collect();
-        self.maps.sweep_gateways(&wanted)
+        self.maps.sweep_gateways(&wanted)?;
+        self.stale_gateways = false;
+        Ok(())
     }
 }
 

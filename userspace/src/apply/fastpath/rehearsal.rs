@@ -7,6 +7,7 @@
 //! belong to is copied.
 
 use super::loader::{self, Globals};
+use super::programs;
 use super::routes::failed;
 use super::{FastPath, FastPathError};
 use aya::Ebpf;
@@ -141,14 +142,14 @@ impl Rehearsal {
             Entrance::Out { .. } => names::TAP_OUT,
         };
         let mut object = loader::beside(&self.shared, &self.globals, self.limit, FLOWS)?;
-        let program: &mut SchedClassifier = loader::program(&mut object, name)?;
-        program.load().map_err(loader::program_error(name))?;
+        let program: &mut SchedClassifier = programs::program(&mut object, name)?;
+        program.load().map_err(programs::program_error(name))?;
         let flow = self.copy_flow(&mut object, frame, from, to)?;
         let control = EventControl { kinds: u32::MAX, one_in: 1 };
         let mut map: Array<_, EventControl> = map_of(&mut object, names::EVENT_CONTROL)?;
         map.set(0, control, 0).map_err(wrong(names::EVENT_CONTROL))?;
 
-        let (act, frame) = run(loader::program(&mut object, name)?, name, entrance, frame)?;
+        let (act, frame) = run(programs::program(&mut object, name)?, name, entrance, frame)?;
         let mut ring: RingBuf<&mut MapData> = map_of(&mut object, names::EVENTS)?;
         let mut events = Vec::new();
         while let Some(record) = ring.next() {
@@ -220,7 +221,7 @@ fn run(
     options.data_in = Some(frame);
     options.data_out = Some(&mut out);
     options.ctx_in = Some(&context);
-    let result = program.test_run(options).map_err(loader::program_error(name))?;
+    let result = program.test_run(options).map_err(programs::program_error(name))?;
     out.truncate(result.data_size_out as usize);
     let act = match result.return_value.cast_signed() {
         TC_ACT_SHOT => Act::Drop,

@@ -1,8 +1,8 @@
 //! One interface: attach a program to it, adopt what an earlier process attached, or say why neither is possible.
 
 use super::link::{Attachment, Link};
-use super::loader::{Program, ProgramSet};
 use super::pins::{self, Pin, Pins, Role};
+use super::programs::{Program, ProgramSet};
 use super::tc::{self, Filter};
 use super::{FastPathError, TcHook, XdpHook};
 use aya::programs::loaded_programs;

@@ -4,13 +4,13 @@
 //! that starts reads what there is, writes all that is wanted as a new generation under numbers that nobody has, and then
 //! removes the rest.
 
-mod grace;
 mod numbers;
 mod tables;
 #[cfg(test)]
 mod tests;
 mod update;
 
+use super::fastpath::grace_period;
 use super::fastpath::policy::Table;
 use super::fastpath::{FastPathError, PolicyMaps};
 use crate::plan::policy::{Chain, Direction, Origin, Policies};
@@ -179,7 +179,7 @@ impl PolicyPath {
     fn finish(&mut self) -> Result<(), PolicyError> {
         let Some((since, _)) = &self.garbage else { return Ok(()) };
         let left = GRACE.saturating_sub(since.elapsed());
-        if !left.is_zero() && grace::wait().is_err() {
+        if !left.is_zero() && grace_period::wait().is_err() {
             std::thread::sleep(left);
         }
         self.dispose()
