@@ -27,7 +27,7 @@ use crate::serve::{Endpoints, Server, advertise};
 use crate::source::Snapshot;
 use crate::status::{self, Detached, EndpointDetail, FastPathState, FastPathStatus, Status};
 use dataplane_ebpf::abi::{Counter, Event, event_kinds};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -39,9 +39,12 @@ const PUBLISH: Duration = Duration::from_millis(50);
 pub struct Host {
     config: Config,
     facts: HostFacts,
-    snapshot: Snapshot,
+    snapshot: Arc<Snapshot>,
     plan: Plan,
     ledger: Ledger<HookReport>,
+    /// What the ledger asked for last and has not been done: to be asked again when plan or ledger change otherwise than
+    /// by these steps.
+    steps: VecDeque<Step>,
     kernel: Kernel,
     /// Why the host as a whole does not route, and what to do.
     host_fault: Option<String>,
@@ -68,7 +71,7 @@ impl Host {
     pub async fn open(
         config: Config,
         facts: HostFacts,
-        snapshot: Snapshot,
+        snapshot: Arc<Snapshot>,
         events: Events,
     ) -> anyhow::Result<Self> {
         let mut host = Self {
@@ -83,9 +86,10 @@ impl Host {
             inherited: true,
             config,
             facts,
-            snapshot: Snapshot::default(),
+            snapshot: Arc::default(),
             plan: Plan::default(),
             ledger: Ledger::default(),
+            steps: VecDeque::new(),
             host_fault: None,
             endpoints: watch::Sender::default(),
             published: Instant::now(),
@@ -110,6 +114,7 @@ impl Host {
     /// The interfaces changed.
     pub fn see_links(&mut self, facts: HostFacts, touched: &BTreeSet<u32>) {
         self.facts = facts;
+        self.steps.clear();
         self.ledger.touch(touched);
         self.replan();
         self.apply_uplinks();
@@ -128,7 +133,7 @@ impl Host {
     }
 
     /// The resources changed.
-    pub fn see_resources(&mut self, snapshot: Snapshot) {
+    pub fn see_resources(&mut self, snapshot: Arc<Snapshot>) {
         for problem in &snapshot.problems {
             if !self.snapshot.problems.contains(problem) {
                 tracing::warn!("{problem}");
@@ -145,8 +150,11 @@ impl Host {
     }
 
     /// The most urgent step.
-    pub fn next_step(&self, now: Instant) -> Option<Step> {
-        self.ledger.next(&self.plan, now)
+    pub fn next_step(&mut self, now: Instant) -> Option<Step> {
+        if self.steps.is_empty() {
+            self.steps = self.ledger.steps(&self.plan, now).into();
+        }
+        self.steps.front().cloned()
     }
 
     /// When something that failed is to be tried again.
@@ -154,8 +162,9 @@ impl Host {
         [self.ledger.wake(), self.policing.wake(), self.rests.wake()].into_iter().flatten().min()
     }
 
-    /// Takes a step.
+    /// Takes the most urgent step.
     pub async fn take(&mut self, step: Step) {
+        self.steps.pop_front();
         let now = Instant::now;
         match step {
             Step::Remove(ifindex, interface) => {
@@ -244,6 +253,7 @@ impl Host {
         self.keep_rules();
         self.uplinks.audit();
         self.apply_uplinks();
+        self.steps.clear();
         self.ledger.audit();
     }
 
@@ -291,6 +301,7 @@ impl Host {
         if !self.known {
             return;
         }
+        self.steps.clear();
         let settings = plan::Settings { node: &self.config.node, tap_prefix: &self.config.tap_prefix };
         let before =
             std::mem::replace(&mut self.plan, plan::plan(&self.snapshot.resources, &self.facts, settings));

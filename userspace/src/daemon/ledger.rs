@@ -1,7 +1,7 @@
 //! What has been done to every TAP, and what is to be done next. Pure: time comes in as an argument.
 //!
-//! The daemon does one step at a time and asks again, so that a change that arrives in between is seen at once: a
-//! thousand endpoints that wait for their hooks do not delay the removal of one.
+//! The daemon does one step at a time and asks again when something has changed in between, so that this is seen at once:
+//! a thousand endpoints that wait for their hooks do not delay the removal of one.
 
 use crate::plan::{Attached, Plan};
 use crate::resource::InterfaceName;
@@ -157,10 +157,11 @@ impl<H> Ledger<H> {
         self.entries.values_mut().map(|entry| &mut entry.hooks)
     }
 
-    /// The most urgent step towards `plan`: what takes away comes first, then what closes, then endpoints that leave
-    /// an address to another one, then the other changes, and audits last.
-    pub fn next(&self, plan: &Plan, now: Instant) -> Option<Step> {
-        self.removal(plan, now).or_else(|| self.block(plan, now)).or_else(|| self.attachment(plan, now))
+    /// The steps towards `plan`, the most urgent first: what takes away, then what closes, then endpoints that leave an
+    /// address to another one, then the other changes, and audits last. To take one changes the others' order in nothing.
+    pub fn steps(&self, plan: &Plan, now: Instant) -> Vec<Step> {
+        let steps = self.removals(plan, now).into_iter().chain(self.blocks(plan, now));
+        steps.chain(self.attachments(plan, now)).collect()
     }
 
     /// When the next pause after a failure ends.
@@ -200,26 +201,27 @@ impl<H> Ledger<H> {
         faults.for_each(|fault| fault.retry_at = now);
     }
 
-    fn removal(&self, plan: &Plan, now: Instant) -> Option<Step> {
+    fn removals(&self, plan: &Plan, now: Instant) -> Vec<Step> {
         let wanted: BTreeSet<u32> = plan
             .attached()
             .map(|(_, attached)| attached.ifindex)
             .chain(plan.blocked.keys().copied())
             .collect();
-        let mut gone = self.entries.iter().filter(|(ifindex, _)| !wanted.contains(ifindex));
-        let (ifindex, entry) = gone.find(|(_, entry)| entry.may_be_tried(now))?;
-        Some(Step::Remove(*ifindex, entry.role.interface().clone()))
+        let gone = self.entries.iter().filter(|(ifindex, _)| !wanted.contains(ifindex));
+        gone.filter(|(_, entry)| entry.may_be_tried(now))
+            .map(|(ifindex, entry)| Step::Remove(*ifindex, entry.role.interface().clone()))
+            .collect()
     }
 
-    fn block(&self, plan: &Plan, now: Instant) -> Option<Step> {
-        plan.blocked.iter().find_map(|(ifindex, interface)| {
+    fn blocks(&self, plan: &Plan, now: Instant) -> impl Iterator<Item = Step> {
+        plan.blocked.iter().filter_map(move |(ifindex, interface)| {
             let role = Role::Blocked(interface.clone());
-            self.urgency(*ifindex, &role, now).is_some().then_some(Step::Make(*ifindex, role))
+            self.urgency(*ifindex, &role, now).map(|_| Step::Make(*ifindex, role))
         })
     }
 
-    fn attachment(&self, plan: &Plan, now: Instant) -> Option<Step> {
-        let mut most_urgent: Option<(Urgency, &Attached)> = None;
+    fn attachments(&self, plan: &Plan, now: Instant) -> Vec<Step> {
+        let mut urgent: Vec<(Urgency, &Attached)> = Vec::new();
         for (_, attached) in plan.attached() {
             let urgency = match self.entries.get(&attached.ifindex).map(|entry| (entry, &entry.role)) {
                 Some((entry, Role::Attached(now_is))) if **now_is == *attached => {
@@ -228,14 +230,12 @@ impl<H> Ledger<H> {
                 Some((_, role)) if role.gives_up_an_address(attached) => Some(Urgency::GivesUp),
                 _ => Some(Urgency::Changed),
             };
-            if let Some(urgency) = urgency
-                && most_urgent.is_none_or(|(most, _)| urgency < most)
-            {
-                most_urgent = Some((urgency, attached));
-            }
+            urgent.extend(urgency.map(|urgency| (urgency, attached)));
         }
-        most_urgent
-            .map(|(_, attached)| Step::Make(attached.ifindex, Role::Attached(Box::new(attached.clone()))))
+        urgent.sort_by_key(|(urgency, _)| *urgency);
+        let make =
+            |attached: &Attached| Step::Make(attached.ifindex, Role::Attached(Box::new(attached.clone())));
+        urgent.into_iter().map(|(_, attached)| make(attached)).collect()
     }
 
     fn urgency(&self, ifindex: u32, role: &Role, now: Instant) -> Option<Urgency> {

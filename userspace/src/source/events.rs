@@ -3,13 +3,14 @@
 //! This is inotify by `nix`, not the crate `notify`: its thread takes a request for a watch only when no event is left, so
 //! somebody who writes beside the directory without pause (a log, say) kept the daemon from starting.
 
+use super::files::document_format;
+use super::places::{Place, places};
 use crate::resource::document::Format;
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::io::Interest;
@@ -31,19 +32,6 @@ const INSIDE: AddWatchFlags = AROUND.union(AddWatchFlags::IN_MODIFY).union(AddWa
 const BATCHES: usize = 64;
 /// How often [`Events::listen`] looks again for what appeared while it was looking.
 const ROUNDS: usize = 4;
-/// Most symbolic links followed for one file, as the kernel does.
-const LINKS: usize = 40;
-
-/// Device and inode.
-type Identity = (u64, u64);
-
-/// A directory to listen in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
-    identity: Identity,
-    /// Our files are in it, not only what leads to them.
-    inside: bool,
-}
 
 /// Listens to the directory, to what it hangs on and to what its files link to.
 pub(super) struct Events {
@@ -74,6 +62,11 @@ struct Facts {
     watched: BTreeMap<WatchDescriptor, PathBuf>,
     /// Files that somebody has written to and not closed yet.
     writing: BTreeSet<PathBuf>,
+    /// Documents that came or went since the last reading and may be half of a change: a file that was made is not
+    /// written yet, and one that is gone may be about to be replaced.
+    halves: BTreeSet<PathBuf>,
+    /// Since the last reading a document was closed by its writer or moved into place.
+    complete: bool,
     /// Directories outside that files link into.
     linked: BTreeSet<PathBuf>,
 }
@@ -90,6 +83,12 @@ impl Heard {
             () = self.wake.notified() => {}
             () = self.news() => {}
         }
+    }
+
+    /// Whether all that was heard since the last reading are documents that are complete: nothing is gained by waiting.
+    pub fn is_complete(&self) -> bool {
+        let facts = self.facts();
+        facts.complete && facts.halves.is_empty()
     }
 
     async fn news(&self) {
@@ -135,6 +134,7 @@ impl Facts {
     fn take(&mut self, directory: &Path, event: &InotifyEvent) -> bool {
         if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
             self.writing.clear();
+            self.complete = false;
             return true;
         }
         if event.mask.contains(AddWatchFlags::IN_IGNORED) {
@@ -159,7 +159,16 @@ impl Facts {
         if what.intersects(ends) {
             self.writing.remove(&path);
         }
-        self.concerns(directory, &path)
+        let news = self.concerns(directory, &path);
+        if news && document_format(&path).is_some() {
+            if what.intersects(AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO) {
+                self.halves.remove(&path);
+                self.complete = true;
+            } else if what.intersects(AddWatchFlags::IN_CREATE | ends) {
+                self.halves.insert(path);
+            }
+        }
+        news
     }
 
     /// Whether `path` is the directory, something in it or above it, or beside the target of a link. What else happens
@@ -189,10 +198,14 @@ impl Events {
         self.heard.clone()
     }
 
-    /// Files that are being written: what they say now is not meant yet.
-    pub fn writing(&self) -> BTreeSet<PathBuf> {
+    /// A reading begins: what is heard from now on is for the next one. Says which files are being written: what they
+    /// say now is not meant yet.
+    pub fn begin_reading(&self) -> BTreeSet<PathBuf> {
         self.heard.catch_up();
-        self.heard.facts().writing.clone()
+        let mut facts = self.heard.facts();
+        facts.halves.clear();
+        facts.complete = false;
+        facts.writing.clone()
     }
 
     /// Listens where it matters now. An error says that changes may go unheard, and what to do.
@@ -246,56 +259,6 @@ fn watched_by_tokio(descriptor: Descriptor) -> io::Result<AsyncFd<Descriptor>> {
     Ok(registered?)
 }
 
-/// Where to listen: the directory itself, the nearest directory above that exists, and those that the directory or its
-/// files link into; each inode once, because inotify knows it under one name only. Beside them the linked ones.
-fn places(directory: &Path) -> (BTreeMap<PathBuf, Place>, BTreeSet<PathBuf>) {
-    let mut places = Places::default();
-    places.add(directory, true);
-    for above in directory.ancestors().skip(1) {
-        if places.add(above, false).is_some() {
-            break;
-        }
-    }
-    places.link_targets(directory);
-    if let Ok(entries) = directory.read_dir() {
-        for path in entries.flatten().map(|entry| entry.path()).filter(|path| Format::of(path).is_some()) {
-            places.link_targets(&path);
-        }
-    }
-    (places.by_path, places.linked)
-}
-
-#[derive(Default)]
-struct Places {
-    by_path: BTreeMap<PathBuf, Place>,
-    by_identity: BTreeMap<Identity, PathBuf>,
-    linked: BTreeSet<PathBuf>,
-}
-
-impl Places {
-    /// Adds a directory that exists; gives the path it is known under.
-    fn add(&mut self, directory: &Path, inside: bool) -> Option<PathBuf> {
-        let metadata = directory.metadata().ok().filter(|metadata| metadata.is_dir())?;
-        let identity = (metadata.dev(), metadata.ino());
-        let known = self.by_identity.entry(identity).or_insert_with(|| directory.to_owned());
-        let place = self.by_path.entry(known.clone()).or_insert(Place { identity, inside });
-        place.inside |= inside;
-        Some(known.clone())
-    }
-
-    /// Adds the directories of all that `path` links to, step by step.
-    fn link_targets(&mut self, path: &Path) {
-        let mut path = path.to_owned();
-        for _ in 0..LINKS {
-            let (Ok(target), Some(parent)) = (path.read_link(), path.parent()) else { break };
-            path = parent.join(target);
-            if let Some(known) = path.parent().and_then(|directory| self.add(directory, true)) {
-                self.linked.insert(known);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -311,6 +274,43 @@ mod tests {
         assert_eq!(facts.writing.len(), 1);
         assert!(facts.happened(directory, AddWatchFlags::IN_CLOSE_WRITE, file.to_owned()));
         assert_eq!(facts.writing.len(), 0);
+    }
+
+    #[test]
+    fn what_is_complete_need_not_wait_for_more() {
+        const CLOSED: AddWatchFlags = AddWatchFlags::IN_CLOSE_WRITE;
+        const TO: AddWatchFlags = AddWatchFlags::IN_MOVED_TO;
+        const FROM: AddWatchFlags = AddWatchFlags::IN_MOVED_FROM;
+        const GONE: AddWatchFlags = AddWatchFlags::IN_DELETE;
+        let cases: &[(&[(AddWatchFlags, &str)], bool)] = &[
+            (&[(TO, "a.yaml")], true),
+            (&[(CREATE, "a.yaml")], false),
+            (&[(CREATE, "a.yaml"), (CLOSED, "a.yaml")], true),
+            // A draft beside the document is no half of anything.
+            (&[(CREATE, ".a.yaml"), (CLOSED, ".a.yaml"), (FROM, ".a.yaml"), (TO, "a.yaml")], true),
+            // Who removes a file may be about to put another in its place, or under another name.
+            (&[(GONE, "a.yaml")], false),
+            (&[(GONE, "a.yaml"), (TO, "b.yaml")], false),
+            (&[(FROM, "a.yaml"), (TO, "a.yaml~"), (CREATE, "a.yaml"), (CLOSED, "a.yaml")], true),
+            (&[(TO, "b.yaml"), (CREATE, "a.yaml")], false),
+            (&[(TO, "..data")], false),
+        ];
+        let directory = Path::new("/etc/serval/resources");
+        for (events, complete) in cases {
+            let heard = Heard {
+                directory: directory.to_owned(),
+                inotify: Err(io::ErrorKind::Unsupported.into()),
+                wake: Notify::new(),
+                facts: Mutex::default(),
+            };
+            for (what, name) in *events {
+                heard.facts().happened(directory, *what, directory.join(name));
+            }
+            assert_eq!(heard.is_complete(), *complete, "{events:?}");
+            let events = Events { heard: Arc::new(heard), places: BTreeMap::new() };
+            events.begin_reading();
+            assert!(!events.heard.is_complete(), "what was read is nothing to read again for");
+        }
     }
 
     #[test]

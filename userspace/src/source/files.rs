@@ -79,14 +79,18 @@ fn list(directory: &Path) -> Result<Vec<(PathBuf, Format)>, Problem> {
     }
     let mut paths = Vec::new();
     for entry in fs::read_dir(directory).map_err(wrong)? {
-        let name = entry.map_err(wrong)?.file_name();
-        if !name.as_encoded_bytes().starts_with(b".")
-            && let Some(format) = Format::of(Path::new(&name))
-        {
-            paths.push((directory.join(name), format));
+        let path = directory.join(entry.map_err(wrong)?.file_name());
+        if let Some(format) = document_format(&path) {
+            paths.push((path, format));
         }
     }
     Ok(paths)
+}
+
+/// The format of a file that is for us by its name.
+pub(super) fn document_format(path: &Path) -> Option<Format> {
+    let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+    Format::of(path).filter(|_| !hidden)
 }
 
 /// The bytes of a file, one more than [`FILE_LIMIT`] at most; `None` for a directory and what has just been deleted.

@@ -1,11 +1,13 @@
 //! Where resources come from: a watched directory. Reads files and watches them; writes nothing but its memory.
 //!
-//! `state` decides, without I/O, what becomes of what was good before; `files` reads; `events` listens; `memory` keeps what was
+//! `state` decides, without I/O, what becomes of what was good before; `files` reads; `events` listens, in
+//! the `places` that matter; `memory` keeps what was
 //! good for the next start; [`Watch`] joins them.
 
 mod events;
 mod files;
 mod memory;
+mod places;
 mod state;
 mod watch;
 

@@ -5,15 +5,16 @@ use super::files::Files;
 use super::memory::Memory;
 use super::state::{Listing, State};
 use super::{Problem, Severity, Snapshot};
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
-/// A change is taken up when nothing more has come for so long,
+/// What may be half of a change is taken up when nothing more has come for so long,
 const QUIET: Duration = Duration::from_millis(5);
-/// or when so long has gone by since its first event.
+/// or when so long has gone by since its first event. A change that is complete is taken up at once if so long has gone by
+/// since the last reading: many that come one after the other are few readings.
 const PATIENCE: Duration = Duration::from_millis(20);
 /// How often the directory is read when changes may go unheard.
 const POLL: Duration = Duration::from_secs(1);
@@ -23,12 +24,16 @@ pub struct Watch {
     directory: PathBuf,
     reader: Arc<Mutex<Reader>>,
     state: State,
-    snapshot: Snapshot,
+    snapshot: Arc<Snapshot>,
     events: Events,
-    /// Changes may go unheard.
-    deaf: bool,
-    /// Something was heard and the directory has not been read since.
+    /// Changes may go unheard, and what to do about it.
+    deaf: Option<Problem>,
+    /// Something was heard and no reading has begun since.
     stale: bool,
+    /// The reading that is under way.
+    reading: Option<JoinHandle<Listing>>,
+    /// When the last one ended.
+    read: Instant,
 }
 
 /// What reading works on.
@@ -57,38 +62,54 @@ impl Watch {
             directory: directory.to_owned(),
             reader: Arc::new(Mutex::new(Reader { files: Files::default(), memory })),
             state,
-            snapshot: Snapshot::default(),
+            snapshot: Arc::default(),
             events: Events::open(directory),
-            deaf: false,
+            deaf: None,
             stale: false,
+            reading: None,
+            read: Instant::now(),
         };
-        let hint = watch.listen();
+        watch.listen();
         let listing = watch.read()();
-        watch.take(listing, hint);
+        if listing.is_ok() {
+            watch.learn()();
+        }
+        watch.take(listing);
         watch
     }
 
     /// What the directory says.
-    pub fn snapshot(&self) -> &Snapshot {
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot
     }
 
-    /// Waits until the directory says something else. May be dropped and called again without losing a change.
+    /// Waits until the directory says something else. May be dropped and called again without losing a change, or a reading
+    /// that is under way.
     pub async fn changed(&mut self) {
         loop {
-            if !self.stale {
-                self.wait().await;
-            }
-            // Listen before reading: what changes after the reading is heard.
-            let hint = self.listen();
-            let reading = tokio::task::spawn_blocking(self.read());
-            let Ok(listing) = reading.await else {
-                // The runtime is ending, or the reader panicked and said so.
-                self.stale = false;
-                continue;
+            let reading = match &mut self.reading {
+                Some(reading) => reading,
+                None => {
+                    if !self.stale {
+                        self.wait().await;
+                    }
+                    // Listen before reading: what changes after the reading is heard.
+                    self.listen();
+                    let read = self.read();
+                    self.stale = false;
+                    self.reading.insert(tokio::task::spawn_blocking(read))
+                }
             };
-            self.stale = false;
-            if self.take(listing, hint) {
+            let outcome = reading.await;
+            self.reading = None;
+            self.read = Instant::now();
+            // Without a listing the runtime is ending, or the reader panicked and said so.
+            let Ok(listing) = outcome else { continue };
+            if listing.is_ok() {
+                // Nobody need wait for that.
+                tokio::task::spawn_blocking(self.learn());
+            }
+            if self.take(listing) {
                 return;
             }
         }
@@ -96,7 +117,7 @@ impl Watch {
 
     async fn wait(&mut self) {
         let heard = self.events.heard();
-        let poll = if self.deaf { POLL } else { Duration::MAX };
+        let poll = if self.deaf.is_some() { POLL } else { Duration::MAX };
         tokio::select! {
             () = heard.woken() => {}
             () = sleep(poll) => {}
@@ -104,43 +125,54 @@ impl Watch {
         // Remembered at once: the wait below may be dropped, and what was heard is not heard again.
         self.stale = true;
         let end = Instant::now() + PATIENCE;
-        while timeout_at(end.min(Instant::now() + QUIET), heard.woken()).await.is_ok() {}
+        while !(heard.is_complete() && self.read.elapsed() >= PATIENCE)
+            && timeout_at(end.min(Instant::now() + QUIET), heard.woken()).await.is_ok()
+        {}
     }
 
-    fn listen(&mut self) -> Option<Problem> {
-        let trouble = self.events.listen().err();
-        self.deaf = trouble.is_some();
-        trouble.map(|what_to_do| Problem {
+    fn listen(&mut self) {
+        self.deaf = self.events.listen().err().map(|what_to_do| Problem {
             severity: Severity::Note,
             ..Problem::file(
                 &self.directory,
                 &format!("changes are noticed within a second only; {what_to_do}"),
             )
-        })
+        });
     }
 
     fn read(&self) -> impl FnOnce() -> Listing + Send + 'static {
         let (reader, directory, writing) =
-            (self.reader.clone(), self.directory.clone(), self.events.writing());
-        move || reader.lock().unwrap_or_else(PoisonError::into_inner).read(&directory, &writing)
+            (self.reader.clone(), self.directory.clone(), self.events.begin_reading());
+        move || lock(&reader).files.read(&directory, &writing)
+    }
+
+    /// Remembers what is good, for the next start.
+    fn learn(&self) -> impl FnOnce() + Send + 'static {
+        let reader = self.reader.clone();
+        move || lock(&reader).learn()
     }
 
     /// Whether the directory says something else than before.
-    fn take(&mut self, listing: Listing, hint: Option<Problem>) -> bool {
+    fn take(&mut self, listing: Listing) -> bool {
         let mut snapshot = self.state.merge(listing);
-        snapshot.problems.extend(hint);
-        let changed = snapshot != self.snapshot;
-        self.snapshot = snapshot;
+        snapshot.problems.extend(self.deaf.clone());
+        let changed = snapshot != *self.snapshot;
+        if changed {
+            self.snapshot = Arc::new(snapshot);
+        }
         changed
     }
 }
 
 impl Reader {
-    fn read(&mut self, directory: &Path, writing: &BTreeSet<PathBuf>) -> Listing {
-        let listing = self.files.read(directory, writing)?;
+    fn learn(&mut self) {
         if let Some(memory) = &mut self.memory {
             memory.learn(&self.files);
         }
-        Ok(listing)
     }
+}
+
+/// A panicking reader leaves files that are read again, and no others.
+fn lock(reader: &Mutex<Reader>) -> MutexGuard<'_, Reader> {
+    reader.lock().unwrap_or_else(PoisonError::into_inner)
 }
