@@ -37,6 +37,13 @@ pub fn attach_tc(interface: &str, egress: Egress) -> Result<Ebpf> {
     Ok(object)
 }
 
+/// Has the veth `interface` receive as a network card does; until the value is dropped.
+pub fn attach_card(interface: &str) -> Result<Ebpf> {
+    let mut object = load(&[])?;
+    put_xdp(&mut object, "card", interface)?;
+    Ok(object)
+}
+
 /// Which rules `bpf_fib_lookup` minds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lookup {

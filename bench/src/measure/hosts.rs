@@ -41,7 +41,7 @@ struct Scale {
 pub fn run(quick: bool) -> Result<Vec<Outcome>> {
     let scale = match quick {
         true => Scale { rounds: 3, frames: 5_000, singles: 1_000, bulk_rounds: 1 },
-        false => Scale { rounds: 25, frames: 30_000, singles: 10_000, bulk_rounds: 11 },
+        false => Scale { rounds: 25, frames: 30_000, singles: 10_000, bulk_rounds: 25 },
     };
     let cpus = cpu::two()?;
     let pairs = Mode::ALL.map(|mode| Ok((mode, Rc::new(Pair::new(mode, KIND)?))));
@@ -67,7 +67,7 @@ pub fn run(quick: bool) -> Result<Vec<Outcome>> {
         arms: interleave(NAME, &mut singles, scale.rounds)?,
     };
     let mut outcomes = vec![packets, latency];
-    for cable in [Cable::Frames, Cable::Segments] {
+    for cable in [Cable::Cards, Cable::Segments] {
         for (_, pair) in &pairs {
             pair.lay(cable)?;
         }

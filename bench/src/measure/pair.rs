@@ -2,7 +2,9 @@
 
 use super::stream::{Kind, PORTS, Spread, Way};
 use super::wire::{Between, Wire, open};
+use crate::bare;
 use anyhow::{Context, Result, ensure};
+use aya::Ebpf;
 use serval_tests::cloud::{address, endpoint, mac, name, running, subnet, tap};
 use serval_tests::guest::KernelGuest;
 use serval_tests::host::{Host, policy};
@@ -10,6 +12,7 @@ use serval_tests::process::Running;
 use serval_tests::tap::Offloads;
 use serval_tests::traffic::iperf3_server;
 use serval_tests::wait::eventually;
+use std::cell::RefCell;
 use std::net::Ipv6Addr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -82,6 +85,10 @@ pub enum Cable {
     /// Frames of at most the MTU with whole checksums, as the cable of a network card: whoever sends cuts them, and whoever
     /// receives puts them together (GRO).
     Frames,
+    /// The same, and each frame arrives as from a card: in a page of the receiver's, and nobody's. A veth by itself hands over
+    /// the sender's socket, which is with the last of the frames that TC's segments are cut into, so that GRO takes it
+    /// for another flow's. Where there is XDP on the uplinks, it arrives so anyway.
+    Cards,
     /// Segments that are still to be cut, up to 64 KiB with partial checksums: what no cable does, but a veth.
     Segments,
 }
@@ -91,6 +98,7 @@ impl Cable {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Frames => "frames",
+            Self::Cards => "cards",
             Self::Segments => "segments",
         }
     }
@@ -99,6 +107,7 @@ impl Cable {
     pub const fn description(self) -> &'static str {
         match self {
             Self::Frames => "a cable that takes frames of 1500 bytes",
+            Self::Cards => "a cable that takes frames of 1500 bytes, received as by a network card",
             Self::Segments => "a veth between them that takes segments whole",
         }
     }
@@ -107,7 +116,7 @@ impl Cable {
     /// its peer has it.
     const fn switches(self) -> &'static str {
         match self {
-            Self::Frames => "gro on gso off tso off tx off",
+            Self::Frames | Self::Cards => "gro on gso off tso off tx off",
             Self::Segments => "gro on tx on gso on tso on",
         }
     }
@@ -125,6 +134,8 @@ pub struct Pair {
     pub wire: Rc<Wire<Hosts>>,
     /// The VMs with a kernel; the second is an iperf3 server.
     pub guests: [KernelGuest; 2],
+    /// What has the uplinks be those of cards.
+    cards: RefCell<Vec<Ebpf>>,
     _server: Running,
 }
 
@@ -176,12 +187,21 @@ impl Pair {
             Ok((arrived && wire.between.sent_on()? > before).then_some(()))
         })?;
         let server = iperf3_server(&guests[1].namespace)?;
-        Ok(Self { wire: Rc::new(wire), guests, _server: server })
+        Ok(Self { wire: Rc::new(wire), guests, cards: RefCell::default(), _server: server })
     }
 
     /// Takes another cable.
     pub fn lay(&self, cable: Cable) -> Result<()> {
-        lay(&self.wire.between.hosts, cable)
+        let Hosts { mode, hosts } = &self.wire.between;
+        let mut cards = Vec::new();
+        self.cards.take();
+        if cable == Cable::Cards && !matches!(mode, Mode::Xdp | Mode::Both) {
+            for host in hosts {
+                cards.push(host.namespace.enter(|| bare::attach_card(UPLINK))?);
+            }
+        }
+        self.cards.replace(cards);
+        lay(hosts, cable)
     }
 
     /// Address of the iperf3 server.
