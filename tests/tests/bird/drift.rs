@@ -1,7 +1,7 @@
 //! Routes of BIRD's that somebody else takes from the kernel, or adds under its name, and VMs that it has not heard of:
 //! seen, told, and put right.
 
-use super::rig::{Host, PATIENCE, deletions, hosts, nodes};
+use super::rig::{Host, PATIENCE, deletions, hosts, meshed, nodes};
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::sys::socket::{NetlinkAddr, getsockname};
@@ -53,15 +53,10 @@ fn without_scans(times: u32, took: Duration) -> Result<()> {
 #[test]
 fn what_somebody_changes_in_the_kernel_is_put_right_at_once() -> Result<()> {
     require_rig!();
-    let (_link, [mut n1, mut n2]) = hosts()?;
-    n1.plug("tap0", "2001:db8::1")?;
-    n2.plug("tap0", "2001:db8::2")?;
+    let (_link, [mut n1, mut n2]) = meshed("[bird]")?;
     n2.plug("tap1", "2001:db8::3")?;
     // The host answers in its place.
     n2.namespace.ip("address add 2001:db8::2/128 dev lo nodad")?;
-    n1.bring("[bird]", &nodes(2))?;
-    n2.bring("[bird]", &nodes(2))?;
-    n1.wait_route("2001:db8::2", true)?;
     n1.wait_route("2001:db8::3", true)?;
     let traffic = traffic(&n1, "2001:db8::2")?;
     agreed(&mut n1, 0)?;
@@ -110,11 +105,7 @@ fn what_bird_cannot_put_right_stays_told() -> Result<()> {
 #[test]
 fn vms_that_bird_does_not_hear_of_are_told_and_announced() -> Result<()> {
     require_rig!();
-    let (_link, [mut n1, mut n2]) = hosts()?;
-    n1.plug("tap0", "2001:db8::1")?;
-    n1.bring("[bird]", &nodes(2))?;
-    n2.bring("[bird]", &nodes(2))?;
-    n2.wait_route("2001:db8::1", true)?;
+    let (_link, [mut n1, n2]) = meshed("[bird]")?;
     agreed(&mut n1, 0)?;
     let before = kernel(&n1.status()?).drift;
     deafen(&n1)?;

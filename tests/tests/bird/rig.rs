@@ -300,3 +300,15 @@ pub fn hosts<const COUNT: usize>() -> Result<(Link, [Host; COUNT])> {
     let hosts: Vec<Host> = (1..).take(COUNT).map(|number| Host::new(&link, number)).collect::<Result<_>>()?;
     hosts.try_into().map(|hosts| (link, hosts)).map_err(|_| anyhow::anyhow!("not as many hosts as wanted"))
 }
+
+/// Two hosts with this configuration and a VM each, 2001:db8::1 and 2001:db8::2, to which the other has a route.
+pub fn meshed(config: &str) -> Result<(Link, [Host; 2])> {
+    let (link, [mut n1, mut n2]) = hosts()?;
+    n1.plug("tap0", "2001:db8::1")?;
+    n2.plug("tap0", "2001:db8::2")?;
+    n1.bring(config, &nodes(2))?;
+    n2.bring(config, &nodes(2))?;
+    n1.wait_route("2001:db8::2", true)?;
+    n2.wait_route("2001:db8::1", true)?;
+    Ok((link, [n1, n2]))
+}

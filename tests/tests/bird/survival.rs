@@ -1,6 +1,6 @@
 //! What may not change: routes while BIRD or the daemon restarts, the configuration when a new one is bad.
 
-use super::rig::{PATIENCE, deletions, hosts, is_alive, nodes, peer};
+use super::rig::{PATIENCE, deletions, hosts, is_alive, meshed, nodes, peer};
 use anyhow::{Result, bail, ensure};
 use serval::apply::bird::{Applied, BirdError, BirdState};
 use serval_tests::require_rig;
@@ -45,11 +45,7 @@ fn a_configuration_that_bird_refuses_changes_nothing() -> Result<()> {
 #[test]
 fn a_crash_while_the_wanted_configuration_is_bad_brings_back_the_last_good_one() -> Result<()> {
     require_rig!();
-    let (_link, [mut n1, mut n2]) = hosts()?;
-    n1.plug("tap0", "2001:db8::1")?;
-    n1.bring("[bird]", &nodes(2))?;
-    n2.bring("[bird]", &nodes(2))?;
-    n2.wait_route("2001:db8::1", true)?;
+    let (_link, [mut n1, n2]) = meshed("[bird]")?;
     fs::write(n1.directory.path().join("extra"), "nonsense;\n")?;
     let refused = n1.apply("[bird]\nextra = '$DIR/extra'", &nodes(2))?;
     ensure!(matches!(refused, Err(BirdError::Refused { .. })), "{refused:?}");
@@ -112,12 +108,7 @@ fn a_crash_costs_no_route_at_either_end() -> Result<()> {
 #[test]
 fn without_graceful_restart_a_crash_takes_the_routes_away_for_a_while() -> Result<()> {
     require_rig!();
-    let (_link, [mut n1, mut n2]) = hosts()?;
-    n1.plug("tap0", "2001:db8::1")?;
-    let config = "[bird]\ngraceful_restart.enabled = false";
-    n1.bring(config, &nodes(2))?;
-    n2.bring(config, &nodes(2))?;
-    n2.wait_route("2001:db8::1", true)?;
+    let (_link, [mut n1, n2]) = meshed("[bird]\ngraceful_restart.enabled = false")?;
     let monitor = n2.monitor()?;
     n1.crash()?;
     // Else the tests that want no deletion could not fail.
@@ -130,12 +121,7 @@ fn without_graceful_restart_a_crash_takes_the_routes_away_for_a_while() -> Resul
 #[test]
 fn a_daemon_that_returns_takes_bird_over_as_it_is() -> Result<()> {
     require_rig!();
-    let (_link, [mut n1, mut n2]) = hosts()?;
-    n1.plug("tap0", "2001:db8::1")?;
-    n1.bring("[bird]", &nodes(2))?;
-    n2.bring("[bird]", &nodes(2))?;
-    n1.wait_peers(&["n2"])?;
-    n2.wait_route("2001:db8::1", true)?;
+    let (_link, [mut n1, n2]) = meshed("[bird]")?;
     let (pid, before) = (n1.pid()?, n1.status()?);
     let monitor = n2.monitor()?;
 
@@ -180,13 +166,7 @@ fn a_bird_that_somebody_else_reconfigures_is_brought_back() -> Result<()> {
 #[test]
 fn a_bird_whose_files_are_gone_is_replaced_as_after_a_crash() -> Result<()> {
     require_rig!();
-    let (_link, [mut n1, mut n2]) = hosts()?;
-    n1.plug("tap0", "2001:db8::1")?;
-    n2.plug("tap0", "2001:db8::2")?;
-    n1.bring("[bird]", &nodes(2))?;
-    n2.bring("[bird]", &nodes(2))?;
-    n1.wait_route("2001:db8::2", true)?;
-    n2.wait_route("2001:db8::1", true)?;
+    let (_link, [mut n1, n2]) = meshed("[bird]")?;
     let before = n1.pid()?;
     let monitors = [n1.monitor()?, n2.monitor()?];
     fs::remove_dir_all(n1.directory.path().join("bird"))?;
