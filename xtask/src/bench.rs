@@ -1,56 +1,52 @@
 //! `cargo xtask bench`: the fast path measured against a bare redirect on each hook and against the kernel alone.
 
 use crate::build::{self, cargo};
+use crate::run::Run;
 use crate::setup;
 use crate::toolchain::Toolchain;
 use crate::workspace::target;
-use anyhow::{Context, Result};
-use std::ffi::OsString;
-use std::path::{self, Path, PathBuf};
+use anyhow::Result;
+use std::ffi::{OsStr, OsString};
+
+/// Options of `serval-bench` with which it measures nothing, and needs no programs.
+const LOOKS: &[&str] = &["--show", "--help", "-h"];
 
 #[derive(clap::Args)]
+#[command(disable_help_flag = true)]
 pub struct Arguments {
-    /// Shorter runs: enough to see that all works, not to compare numbers
-    #[arg(long)]
-    quick: bool,
-    /// The file to write; by default a new one in target/bench. The HTML report is beside it
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Say what changed since the run of this file
-    #[arg(long, value_name = "FILE")]
-    compare: Option<PathBuf>,
-    /// Measure nothing: write the report of this file's run again, and compare it if asked to
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "names", "json"])]
-    show: Option<PathBuf>,
-    /// Only the benchmarks of these names
-    names: Vec<String>,
+    /// What `serval-bench` takes; `--help` among them
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    rest: Vec<OsString>,
 }
 
 /// Sets up and builds, then becomes `serval-bench`.
 pub fn bench(arguments: &Arguments) -> Result<()> {
-    let compare = file("--compare", arguments.compare.as_deref())?;
-    if let Some(run) = &arguments.show {
-        let program = cargo("run").args(["--release", "--package", "serval-bench", "--"]);
-        return program.args(file("--show", Some(run))?).args(compare).become_it();
+    if arguments.rest.iter().any(|word| only_looks(word)) {
+        return become_bench(cargo("run"), arguments);
     }
     setup::setup()?;
     let built = build::build()?;
     let toolchain = Toolchain::require()?;
     toolchain.cargo("build").args(["--release", "--bin", "serval-bare"]).run()?;
     let [compiler, linker] = toolchain.versions()?;
-    built
+    let run = built
         .tell(cargo("run"))
         .env("SERVAL_BARE_OBJECT", built.object.with_file_name("serval-bare"))
         .env("SERVAL_BPF_COMPILER", compiler)
         .env("SERVAL_BPF_LINKER", linker)
-        .args(["--release", "--package", "serval-bench", "--"])
         .env("SERVAL_BENCH_COMMAND", command())
-        .env("SERVAL_BENCH_DIRECTORY", target().join("bench"))
-        .args(arguments.quick.then_some("--quick"))
-        .args(file("--json", arguments.json.as_deref())?)
-        .args(compare)
-        .args(&arguments.names)
-        .become_it()
+        .env("SERVAL_BENCH_DIRECTORY", target().join("bench"));
+    become_bench(run, arguments)
+}
+
+/// Files are named from where the person is.
+fn become_bench(run: Run, arguments: &Arguments) -> Result<()> {
+    run.here().args(["--release", "--package", "serval-bench", "--"]).args(&arguments.rest).become_it()
+}
+
+fn only_looks(word: &OsStr) -> bool {
+    let option = word.to_str().and_then(|word| word.split('=').next());
+    option.is_some_and(|option| LOOKS.contains(&option))
 }
 
 /// What a person typed, for the report.
@@ -59,9 +55,15 @@ fn command() -> String {
     format!("cargo xtask{}", words.collect::<String>())
 }
 
-/// An option with a file that is named from where the person is, as the program runs elsewhere.
-fn file(option: &str, file: Option<&Path>) -> Result<Vec<OsString>> {
-    let Some(file) = file else { return Ok(Vec::new()) };
-    let absolute = path::absolute(file).with_context(|| format!("{option}: no such path"))?;
-    Ok(vec![option.into(), absolute.into()])
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_at_a_run_needs_no_programs_and_a_measurement_does() {
+        let looks = ["--show", "--show=run.json", "-h", "--help"];
+        assert!(looks.into_iter().all(|word| only_looks(OsStr::new(word))));
+        let measures = ["--quick", "--compare=run.json", "show", "packets"];
+        assert!(!measures.into_iter().any(|word| only_looks(OsStr::new(word))));
+    }
 }

@@ -19,6 +19,13 @@ impl Run {
         Self(command)
     }
 
+    /// Runs it where the person is.
+    pub fn here(mut self) -> Self {
+        self.0.current_dir(".");
+        // Cargo takes what is relative from there, too.
+        self.env("CARGO_TARGET_DIR", workspace::target())
+    }
+
     /// Appends one argument.
     pub fn arg(self, argument: impl AsRef<OsStr>) -> Self {
         self.args([argument])
