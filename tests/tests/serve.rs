@@ -92,10 +92,7 @@ fn endpoint(host: &Namespace, tap: &str, leased: &[u16]) -> Result<Attached> {
         network: NetworkSettings {
             dns_servers: vec![address(0x53)],
             search_domains: vec!["openstack.example".to_owned()],
-            ntp_servers: vec![],
-            fqdn: None,
-            valid_lifetime: 86_400,
-            router_lifetime: 9_000,
+            ..NetworkSettings::default()
         },
     })
 }

@@ -154,13 +154,6 @@ fn attached(end: &End, ifindex: u32, addresses: Vec<HostAddress>) -> Result<Atta
         gateways: Vec::new(),
         leased: addresses.clone(),
         addresses,
-        network: NetworkSettings {
-            dns_servers: Vec::new(),
-            search_domains: Vec::new(),
-            ntp_servers: Vec::new(),
-            fqdn: None,
-            valid_lifetime: 86400,
-            router_lifetime: 9000,
-        },
+        network: NetworkSettings::default(),
     })
 }

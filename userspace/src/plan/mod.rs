@@ -15,7 +15,8 @@ pub use host::{HostFacts, LinkFacts};
 pub use uplinks::{Uplink, uplinks};
 
 use crate::resource::{
-    EndpointName, HostAddress, InterfaceName, MacAddress, ResourceId, Resources, Severity, WorkloadEndpoint,
+    EndpointName, HostAddress, InterfaceName, MacAddress, ResourceId, Resources, Severity, Subnet,
+    WorkloadEndpoint,
 };
 use std::collections::BTreeMap;
 use std::fmt;
@@ -141,6 +142,20 @@ pub struct NetworkSettings {
     pub valid_lifetime: u32,
     /// Router lifetime in seconds.
     pub router_lifetime: u16,
+}
+
+/// Those of an endpoint without a Subnet.
+impl Default for NetworkSettings {
+    fn default() -> Self {
+        Self {
+            dns_servers: Vec::new(),
+            search_domains: Vec::new(),
+            ntp_servers: Vec::new(),
+            fqdn: None,
+            valid_lifetime: Subnet::VALID_LIFETIME,
+            router_lifetime: Subnet::ROUTER_LIFETIME,
+        }
+    }
 }
 
 /// Plans this host.

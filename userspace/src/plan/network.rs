@@ -36,13 +36,14 @@ pub(super) fn settings(endpoint: &WorkloadEndpoint, subnets: &[&Subnet]) -> Netw
         let subnet = subnets.iter().find(|subnet| speaks_for(subnet, endpoint, address));
         found.extend(subnet.filter(|subnet| found.iter().all(|known| known.name != subnet.name)));
     }
+    let default = NetworkSettings::default();
     NetworkSettings {
         dns_servers: union(&found, |subnet| &subnet.dns_servers),
         search_domains: union(&found, |subnet| &subnet.search_domains),
         ntp_servers: union(&found, |subnet| &subnet.ntp_servers),
         fqdn: endpoint.fqdn.clone(),
-        valid_lifetime: found.iter().map(|s| s.valid_lifetime).min().unwrap_or(Subnet::VALID_LIFETIME),
-        router_lifetime: found.iter().map(|s| s.router_lifetime).min().unwrap_or(Subnet::ROUTER_LIFETIME),
+        valid_lifetime: found.iter().map(|s| s.valid_lifetime).min().unwrap_or(default.valid_lifetime),
+        router_lifetime: found.iter().map(|s| s.router_lifetime).min().unwrap_or(default.router_lifetime),
     }
 }
 

@@ -26,8 +26,7 @@ pub(crate) fn endpoint() -> Attached {
             search_domains: vec!["openstack.example".to_owned()],
             ntp_servers: vec!["2001:db8:123::1".parse().unwrap()],
             fqdn: Some("vm-1.openstack.example".to_owned()),
-            valid_lifetime: 86_400,
-            router_lifetime: 9_000,
+            ..NetworkSettings::default()
         },
     }
 }

@@ -181,14 +181,7 @@ pub fn endpoint(tap: &Tap, n: u8) -> Attached {
         gateways: vec![address("2001:db8::1".to_owned())],
         leased: vec![address(format!("2001:db8::{n:x}:1"))],
         addresses: vec![address(format!("2001:db8::{n:x}:1")), address(format!("2001:db8::{n:x}:2"))],
-        network: NetworkSettings {
-            dns_servers: Vec::new(),
-            search_domains: Vec::new(),
-            ntp_servers: Vec::new(),
-            fqdn: None,
-            valid_lifetime: 86400,
-            router_lifetime: 9000,
-        },
+        network: NetworkSettings::default(),
     }
 }
 

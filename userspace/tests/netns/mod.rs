@@ -170,13 +170,6 @@ pub fn endpoint(facts: &HostFacts, name: &str, mac: &str, addresses: &[&str], ga
         gateways: hosts(gateways),
         leased: hosts(addresses),
         addresses: hosts(addresses),
-        network: NetworkSettings {
-            dns_servers: Vec::new(),
-            search_domains: Vec::new(),
-            ntp_servers: Vec::new(),
-            fqdn: None,
-            valid_lifetime: 86_400,
-            router_lifetime: 9_000,
-        },
+        network: NetworkSettings::default(),
     }
 }

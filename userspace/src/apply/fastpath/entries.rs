@@ -116,14 +116,7 @@ mod tests {
             gateways: vec![address("2001:db8::1")],
             leased: vec![address("2001:db8::10")],
             addresses: vec![address("2001:db8::10"), address("2001:db8::11")],
-            network: NetworkSettings {
-                dns_servers: Vec::new(),
-                search_domains: Vec::new(),
-                ntp_servers: Vec::new(),
-                fqdn: None,
-                valid_lifetime: 86400,
-                router_lifetime: 9000,
-            },
+            network: NetworkSettings::default(),
         }
     }
 

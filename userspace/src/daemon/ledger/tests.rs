@@ -21,14 +21,7 @@ pub fn attached(ifindex: u32, addresses: &[&str]) -> Attached {
         gateways: vec![],
         leased: addresses.clone(),
         addresses,
-        network: NetworkSettings {
-            dns_servers: vec![],
-            search_domains: vec![],
-            ntp_servers: vec![],
-            fqdn: None,
-            valid_lifetime: 86_400,
-            router_lifetime: 9_000,
-        },
+        network: NetworkSettings::default(),
     }
 }
 
