@@ -33,12 +33,19 @@ pub struct End {
 }
 
 /// Who sends, and who receives.
-pub const ENDS: [End; 2] = [
-    End { tap: "tapa", mac: [0xfa, 0x16, 0x3e, 0, 0, 0xa], address: address(0xa) },
-    End { tap: "tapb", mac: [0xfa, 0x16, 0x3e, 0, 0, 0xb], address: address(0xb) },
-];
+pub const ENDS: [End; 2] = [end("tapa", 0xa), end("tapb", 0xb)];
+
+/// Two more VMs of the host, where there are any: who floods, and who is flooded.
+pub const OTHERS: [End; 2] = [end("tapc", 0xc), end("tapd", 0xd)];
+
+/// All of them.
+pub const ALL: [End; 4] = [ENDS[0], ENDS[1], OTHERS[0], OTHERS[1]];
 
 const MTU: u32 = 1500;
+
+const fn end(tap: &'static str, last: u8) -> End {
+    End { tap, mac: [0xfa, 0x16, 0x3e, 0, 0, last], address: address(last as u16) }
+}
 
 const fn address(last: u16) -> Ipv6Addr {
     Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last)
@@ -193,6 +200,8 @@ pub struct Setting {
 impl Setting {
     /// Two VMs with few flows under the usual policy.
     pub const USUAL: Self = Self { far: Far::Endpoint, policy: Policy::USUAL, flows: 1 };
+    /// The same with two more VMs beside them.
+    pub const CROWD: Self = Self { far: Far::Crowd, policy: Policy::CROWD, flows: 1 };
 }
 
 /// What is behind the second TAP.
@@ -202,6 +211,8 @@ pub enum Far {
     Endpoint,
     /// As many VMs as these destinations, on one TAP: one owner of all their addresses.
     Endpoints(Destinations),
+    /// A VM, and [`OTHERS`] are on the same host.
+    Crowd,
     /// Other hosts, and routes to these destinations.
     Uplink(Destinations),
 }
@@ -210,15 +221,30 @@ impl Far {
     /// Where frames go when there are many destinations.
     pub const fn destinations(self) -> Option<Destinations> {
         match self {
-            Self::Endpoint => None,
+            Self::Endpoint | Self::Crowd => None,
             Self::Endpoints(destinations) | Self::Uplink(destinations) => Some(destinations),
         }
+    }
+
+    /// The TAPs of the host, in the order of [`ALL`].
+    fn taps(self) -> &'static [End] {
+        if self == Self::Crowd { &ALL } else { &ENDS }
+    }
+
+    /// Those that VMs are behind.
+    fn vms(self) -> &'static [End] {
+        if let Self::Uplink(_) = self { &ENDS[..1] } else { self.taps() }
+    }
+
+    /// Those that no frame of the first two is about.
+    fn others(self) -> &'static [End] {
+        &self.taps()[ENDS.len()..]
     }
 
     /// The addresses of VMs there.
     pub fn owned(self) -> impl Iterator<Item = Ipv6Addr> {
         let (one, many) = match self {
-            Self::Endpoint => (Some(ENDS[1].address), None),
+            Self::Endpoint | Self::Crowd => (Some(ENDS[1].address), None),
             Self::Endpoints(destinations) => (None, Some(destinations)),
             Self::Uplink(_) => (None, None),
         };
@@ -239,8 +265,8 @@ pub enum Hook {
 pub struct Path {
     /// Where it works.
     pub host: Arc<Namespace>,
-    /// Ifindex of both TAPs.
-    pub ifindex: [u32; 2],
+    /// Ifindex of the TAPs, in the order of [`ALL`].
+    pub ifindex: Vec<u32>,
     hook: Hook,
     works: Works,
 }
@@ -256,10 +282,14 @@ enum Works {
 impl Path {
     /// Puts `carrier` between the TAPs, which are there and up. Frames of the first TAP are up to `hook`.
     pub fn new(host: &Arc<Namespace>, carrier: Carrier, setting: &Setting, hook: Hook) -> Result<Self> {
-        let [a, b] = ENDS.map(|end| host.ifindex(end.tap).and_then(|index| index.context(end.tap)));
-        let ifindex = [a?, b?];
+        let ifindex = setting.far.taps().iter().map(|end| host.ifindex(end.tap)?.context(end.tap));
+        let ifindex = ifindex.collect::<Result<Vec<_>>>()?;
         let serval = |xdp, policed| {
-            let serval = Serval::new(host, ifindex, xdp, policed, setting)?;
+            if setting.far == Far::Crowd {
+                // What the fast path leaves to the kernel is to meet one that forwards, as beside the daemon.
+                kernel::forward(host, Rules::None, setting)?;
+            }
+            let serval = Serval::new(host, &ifindex, xdp, policed, setting)?;
             Ok::<_, anyhow::Error>(Works::Serval { serval: Box::new(serval), xdp })
         };
         let kernel = |rules| {
@@ -271,8 +301,8 @@ impl Path {
             Carrier::ServalTc => serval(false, true)?,
             Carrier::Open => serval(true, false)?,
             Carrier::OpenTc => serval(false, false)?,
-            Carrier::BareXdp => bare(host, ifindex, bare::attach_xdp)?,
-            Carrier::BareTc => bare(host, ifindex, bare::attach_tc)?,
+            Carrier::BareXdp => bare(host, &ifindex, bare::attach_xdp)?,
+            Carrier::BareTc => bare(host, &ifindex, bare::attach_tc)?,
             Carrier::FibXdp => {
                 fib(host, setting.far, |tap| bare::attach_fib_xdp(tap, Lookup::Full, &ifindex))?
             }
@@ -308,6 +338,18 @@ impl Path {
             _ => Ok(()),
         }
     }
+
+    /// Frames of the third VM that whoever carries frames has seen so far; `None`: nobody counts them.
+    pub fn met(&self) -> Result<Option<u64>> {
+        match &self.works {
+            Works::Serval { serval, .. } => {
+                let third = self.ifindex.get(2).context("there is no third VM")?;
+                Ok(Some(serval.counters(*third)?.values.iter().sum()))
+            }
+            Works::Kernel(_) => self.host.ipv6_counter("Ip6InReceives").map(Some),
+            Works::Programs { .. } | Works::Bridge => Ok(None),
+        }
+    }
 }
 
 impl Between for Path {
@@ -334,21 +376,22 @@ impl Between for Path {
     }
 }
 
-fn bare(host: &Namespace, ifindex: [u32; 2], attach: fn(&str, Egress) -> Result<Ebpf>) -> Result<Works> {
-    programs(host, |end| {
-        let to = 1 - end;
-        attach(ENDS[end].tap, Egress { ifindex: ifindex[to], macs: [ENDS[to].mac, GATEWAY_MAC] })
+/// Between the first and the second VM, and between the others.
+fn bare(host: &Namespace, ifindex: &[u32], attach: fn(&str, Egress) -> Result<Ebpf>) -> Result<Works> {
+    programs(host, ifindex.len(), |end| {
+        let to = end ^ 1;
+        attach(ALL[end].tap, Egress { ifindex: ifindex[to], macs: [ALL[to].mac, GATEWAY_MAC] })
     })
 }
 
 /// Programs that ask the kernel's FIB, in which the ways of all frames are.
 fn fib(host: &Namespace, far: Far, attach: impl Fn(&str) -> Result<Ebpf> + Sync) -> Result<Works> {
     kernel::look_up_only(host, far)?;
-    programs(host, |end| attach(ENDS[end].tap))
+    programs(host, ENDS.len(), |end| attach(ENDS[end].tap))
 }
 
-/// Programs that `attach` puts on each of the ends.
-fn programs(host: &Namespace, attach: impl Fn(usize) -> Result<Ebpf> + Sync) -> Result<Works> {
-    let objects = host.enter(|| (0..ENDS.len()).map(&attach).collect::<Result<_>>())?;
+/// Programs that `attach` puts on each of the first `count` TAPs.
+fn programs(host: &Namespace, count: usize, attach: impl Fn(usize) -> Result<Ebpf> + Sync) -> Result<Works> {
+    let objects = host.enter(|| (0..count).map(&attach).collect::<Result<_>>())?;
     Ok(Works::Programs { _objects: objects })
 }

@@ -2,7 +2,7 @@
 //! ([`documents`](Policy::documents)), as Felix writes it for ip6tables ([`felix`]), and as a plain nftables ruleset
 //! ([`nftables`]). Pure.
 //!
-//! Both VMs may send anything. Who may reach them is a list of rules, of which the last lets in whoever is in a set, as
+//! The VMs may send anything. Who may reach them is a list of rules, of which the last lets in whoever is in a set, as
 //! the default security group of OpenStack does. None before it matches the frames that are measured: a list that ends
 //! early would be a short one. A rule that does not match is told from the address alone, which is cheapest for who asks
 //! one rule after the other.
@@ -10,7 +10,7 @@
 pub mod felix;
 pub mod nftables;
 
-use crate::carrier::ENDS;
+use crate::carrier::{ALL, End};
 use anyhow::{Result, anyhow, bail, ensure};
 use serval::plan::policy::{Policies, Tunnels, policies};
 use serval::resource::document::{Content, Format, parse};
@@ -26,6 +26,8 @@ pub struct Policy {
     pub rules: u32,
     /// Addresses in the set of the last rule, those of the VMs included.
     pub members: u32,
+    /// How many VMs it is about, of [`ALL`].
+    pub vms: usize,
 }
 
 /// The node whose endpoints they are.
@@ -35,7 +37,14 @@ const ROLE: &str = "role == 'vm'";
 
 impl Policy {
     /// What a VM of a cloud has where nothing else is said.
-    pub const USUAL: Self = Self { rules: 10, members: 2 };
+    pub const USUAL: Self = Self { rules: 10, members: 2, vms: 2 };
+    /// The same with two more VMs.
+    pub const CROWD: Self = Self { members: 4, vms: 4, ..Self::USUAL };
+
+    /// The VMs that it is about.
+    pub fn vms(self) -> &'static [End] {
+        &ALL[..self.vms.min(ALL.len())]
+    }
 
     /// Source prefixes and destination ports of all rules but the last.
     pub fn others(self) -> impl Iterator<Item = (String, u16)> {
@@ -48,15 +57,15 @@ impl Policy {
 
     /// Addresses in the set.
     pub fn members(self) -> impl Iterator<Item = Ipv6Addr> {
-        let others = (0..self.members.saturating_sub(ENDS.len() as u32))
+        let others = (0..self.members.saturating_sub(self.vms().len() as u32))
             .map(|number| Ipv6Addr::from(0x2001_0db8_e000_0000_u128 << 64 | u128::from(number)));
-        ENDS.into_iter().map(|end| end.address).chain(others)
+        self.vms().iter().map(|end| end.address).chain(others)
     }
 
     /// As an operator writes it.
     pub fn documents(self) -> String {
         let mut text = String::new();
-        for end in ENDS {
+        for end in self.vms() {
             let (tap, mac, address) = (end.tap, mac_text(end.mac), end.address);
             text += &format!(
                 "apiVersion: projectcalico.org/v3\nkind: WorkloadEndpoint\nmetadata: {{ name: {tap}, labels: {{ role: vm }} }}\n\
@@ -64,7 +73,7 @@ impl Policy {
             );
         }
         let nets: Vec<String> =
-            self.members().skip(ENDS.len()).map(|address| format!("'{address}/128'")).collect();
+            self.members().skip(self.vms().len()).map(|address| format!("'{address}/128'")).collect();
         if !nets.is_empty() {
             text += &format!(
                 "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkSet\nmetadata: {{ name: members, labels: {{ role: vm }} }}\n\
@@ -110,12 +119,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_documents_compile_for_both_vms() {
-        for policy in
-            [Policy { rules: 1, members: 2 }, Policy::USUAL, Policy { rules: 1000, members: 10_000 }]
-        {
+    fn the_documents_compile_for_all_vms() {
+        let (short, long) =
+            (Policy { rules: 1, ..Policy::USUAL }, Policy { rules: 1000, members: 10_000, ..Policy::USUAL });
+        for policy in [short, Policy::USUAL, long, Policy::CROWD] {
             let compiled = policy.compiled().unwrap();
-            for end in ENDS {
+            assert_eq!(compiled.endpoints.len(), policy.vms);
+            for end in policy.vms() {
                 let name = endpoint(&compiled, end.tap).unwrap();
                 let chains = &compiled.endpoints[name];
                 assert_eq!(chains.applied.len(), 1);
@@ -126,11 +136,11 @@ mod tests {
 
     #[test]
     fn only_the_last_rule_is_about_the_vms() {
-        let policy = Policy { rules: 1000, members: 100 };
+        let policy = Policy { rules: 1000, members: 100, ..Policy::USUAL };
         assert_eq!((policy.others().count(), policy.members().count()), (999, 100));
         for (prefix, _) in policy.others() {
             assert!(prefix.starts_with("2001:db8:f000"), "{prefix}");
         }
-        assert!(ENDS.iter().all(|end| policy.members().any(|member| member == end.address)));
+        assert!(policy.vms().iter().all(|end| policy.members().any(|member| member == end.address)));
     }
 }

@@ -95,19 +95,16 @@ fn routes(far: Far) -> String {
     };
     let [near, End { tap, .. }] = ENDS;
     let mut batch = local(near.address, near);
-    match far {
-        Far::Endpoint | Far::Endpoints(_) => {
-            batch.extend(far.owned().map(|address| local(address, ENDS[1])));
+    batch.extend(far.owned().map(|address| local(address, ENDS[1])));
+    batch.extend(far.others().iter().map(|end| local(end.address, *end)));
+    if let Far::Uplink(destinations) = far {
+        for next_hop in 0..destinations.next_hops() {
+            batch += &neighbour(next_hop_address(next_hop), next_hop_mac(next_hop), tap);
         }
-        Far::Uplink(destinations) => {
-            for next_hop in 0..destinations.next_hops() {
-                batch += &neighbour(next_hop_address(next_hop), next_hop_mac(next_hop), tap);
-            }
-            for number in destinations.numbers() {
-                let (address, bits) = destinations.route(number);
-                let next_hop = next_hop_address(destinations.next_hop(number));
-                batch += &format!("route add {address}/{bits} via {next_hop} dev {tap}\n");
-            }
+        for number in destinations.numbers() {
+            let (address, bits) = destinations.route(number);
+            let next_hop = next_hop_address(destinations.next_hop(number));
+            batch += &format!("route add {address}/{bits} via {next_hop} dev {tap}\n");
         }
     }
     batch

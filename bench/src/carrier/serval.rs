@@ -1,6 +1,6 @@
 //! Serval between the TAPs, as its daemon would put it there.
 
-use super::{ENDS, End, Far, MTU, Setting};
+use super::{End, Far, MTU, Setting};
 use crate::destinations::{Destinations, next_hop_mac};
 use crate::policy::{Policy, endpoint};
 use anyhow::{Context, Result, ensure};
@@ -32,7 +32,7 @@ impl Serval {
     /// Attaches it to the TAPs, with or without XDP, with or without policy.
     pub fn new(
         host: &Namespace,
-        ifindex: [u32; 2],
+        ifindex: &[u32],
         xdp: bool,
         policed: bool,
         setting: &Setting,
@@ -54,9 +54,18 @@ impl Serval {
     }
 }
 
-fn attach(ifindex: [u32; 2], xdp: bool, policed: bool, setting: &Setting) -> Result<Serval> {
+fn attach(ifindex: &[u32], xdp: bool, policed: bool, setting: &Setting) -> Result<Serval> {
     let limits = LimitsConfig::default();
     let owned: Vec<HostAddress> = setting.far.owned().map(HostAddress::new).collect::<Result<_, _>>()?;
+    // Who measures what an answer costs wants the most that the configuration takes, so that there is a limit to look at;
+    // who floods has no more than anybody.
+    let (answer_rate, host_rate) = match setting.far {
+        Far::Crowd => (
+            Rate::new(limits.answer_rate, limits.answer_burst),
+            Rate::new(limits.host_rate, limits.host_burst),
+        ),
+        _ => (Rate::new(MAX_RATE, MAX_RATE), Rate::UNLIMITED),
+    };
     let settings = Settings {
         pin: PathBuf::from("/sys/fs/bpf/serval"),
         max_endpoints: limits.endpoints.max(u32::try_from(owned.len())?),
@@ -69,22 +78,18 @@ fn attach(ifindex: [u32; 2], xdp: bool, policed: bool, setting: &Setting) -> Res
         host_is_open: false,
         max_flows: if policed { limits.flows } else { 1 },
         flows_per_endpoint: setting.flows.max(limits.flows_per_endpoint),
-        // The most that the configuration takes: what is measured has a limit to look at.
-        answer_rate: Rate::new(MAX_RATE, MAX_RATE),
-        host_rate: Rate::UNLIMITED,
+        answer_rate,
+        host_rate,
     };
     let mut fastpath = FastPath::open(&settings)?;
-    let endpoints = match setting.far {
-        Far::Endpoint | Far::Endpoints(_) => &ENDS[..],
-        Far::Uplink(_) => &ENDS[..1],
-    };
+    let endpoints = setting.far.vms();
     let policy = match fastpath.take_policy() {
         Some(maps) => Some(write_policy(PolicyPath::open(maps), setting.policy, endpoints, ifindex)?),
         None => None,
     };
-    let addresses = [vec![HostAddress::new(ENDS[0].address)?], owned];
-    for ((end, ifindex), addresses) in endpoints.iter().zip(ifindex).zip(addresses) {
-        let attached = attached(end, ifindex, addresses)?;
+    for (number, (end, ifindex)) in endpoints.iter().zip(ifindex).enumerate() {
+        let addresses = if number == 1 { owned.clone() } else { vec![HostAddress::new(end.address)?] };
+        let attached = attached(end, *ifindex, addresses)?;
         let report: HookReport = fastpath.apply(&attached, &advertise::render(&attached))?;
         ensure!(!xdp || report.xdp == XdpHook::Native, "no native XDP on {}: {report:?}", end.tap);
     }
@@ -99,11 +104,11 @@ fn attach(ifindex: [u32; 2], xdp: bool, policed: bool, setting: &Setting) -> Res
     Ok(Serval { fastpath, policy })
 }
 
-fn write_policy(mut path: PolicyPath, policy: Policy, ends: &[End], ifindex: [u32; 2]) -> Result<PolicyPath> {
+fn write_policy(mut path: PolicyPath, policy: Policy, ends: &[End], ifindex: &[u32]) -> Result<PolicyPath> {
     let compiled = policy.compiled()?;
     let names = ends.iter().zip(ifindex).map(|(end, ifindex)| {
         let name = endpoint(&compiled, end.tap).with_context(|| format!("no endpoint has {}", end.tap))?;
-        Ok((ifindex, name.clone()))
+        Ok((*ifindex, name.clone()))
     });
     let attached = names.collect::<Result<_>>()?;
     let faults: Vec<_> = compiled.endpoints.values().filter_map(|policy| policy.fault.as_ref()).collect();

@@ -69,7 +69,7 @@ impl<B: Between> Work for OneByOne<B> {
 }
 
 /// Sends a frame and waits for it; the time in ns, `None` when it does not come.
-fn single(writer: &mut Writer<'_>, reader: &mut Reader<'_>) -> Result<Option<f64>> {
+pub fn single(writer: &mut Writer<'_>, reader: &mut Reader<'_>) -> Result<Option<f64>> {
     let start = Instant::now();
     writer.send()?;
     loop {

@@ -2,6 +2,7 @@
 
 mod announce;
 mod asker;
+mod beside;
 mod bulk;
 mod connections;
 mod dhcp6;
@@ -52,4 +53,5 @@ pub const BENCHMARKS: &[Benchmark] = &[
     Benchmark { name: endpoints::NAME, run: endpoints::run },
     Benchmark { name: solicitations::NAME, run: solicitations::run },
     Benchmark { name: dhcp6::NAME, run: dhcp6::run },
+    Benchmark { name: beside::NAME, run: beside::run },
 ];

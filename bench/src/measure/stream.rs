@@ -4,7 +4,7 @@ use crate::bare::{Variants, Varies};
 use crate::carrier::{Carrier, ENDS, Far, Hook};
 use crate::destinations::{self, Destinations, next_hop_mac};
 use crate::flows::{self, Flows};
-use serval_tests::frame::{Checksum, GATEWAY_MAC, Ipv6, Mac, Payload};
+use serval_tests::frame::{Checksum, Frame, GATEWAY_MAC, Ipv6, Mac, Payload};
 use serval_tests::tap::{Offloads, VnetHeader};
 use std::net::Ipv6Addr;
 
@@ -24,7 +24,7 @@ pub const PORTS: [u16; 2] = [20_000, 20_001];
 /// The TCP flag.
 const ACK: u8 = 0x10;
 /// The TCP flag.
-const SYN: u8 = 0x02;
+pub const SYN: u8 = 0x02;
 
 /// What kind of frame crosses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +122,7 @@ impl Way {
     pub fn across(carrier: Carrier, far: Far) -> Self {
         let routers = u8::from(carrier.routes());
         let (destination, spread) = match far {
-            Far::Endpoint => (ENDS[1].address, Spread::None),
+            Far::Endpoint | Far::Crowd => (ENDS[1].address, Spread::None),
             Far::Endpoints(to) => (destinations::address(0), Spread::Destinations(to, false)),
             Far::Uplink(to) => (destinations::address(0), Spread::Destinations(to, routers > 0)),
         };
@@ -211,6 +211,12 @@ impl Stream {
         sent.extend(frame(way.source_mac, near_mac, HOP_LIMIT, kind, way));
         let expected = frame(far_mac, way.destination_mac, HOP_LIMIT - way.routers, kind, way);
         Self { sent, expected, spread: way.spread }
+    }
+
+    /// Frames like this one, of which nobody says how they arrive.
+    pub fn one_way(frame: &Frame, spread: Spread) -> Self {
+        let sent = [&frame.header.to_bytes()[..], &frame.bytes].concat();
+        Self { sent, expected: Vec::new(), spread }
     }
 
     /// The frame that is sent, from the Ethernet header on.

@@ -37,19 +37,23 @@ impl Tally {
         enough: u64,
         flows: Asked,
     ) -> Result<Option<String>> {
-        let now = Self::take(between)?;
-        if let (Some(before), Some(after)) = (self.sent_on, now.sent_on)
-            && after - before < enough
-        {
-            return Ok(Some(format!("the hook sent on {} of {frames}", after - before)));
+        if let Some(wrong) = self.not_sent_on(between, frames, enough)? {
+            return Ok(Some(wrong));
         }
-        let (Some(before), Some(after)) = (self.judged, now.judged) else { return Ok(None) };
+        let (Some(before), Some(after)) = (self.judged, between.judged()?) else { return Ok(None) };
         let asked = after - before;
         let right = match flows {
             Asked::Known => asked * 100 <= frames * ASKED_PERCENT,
             Asked::New => asked >= enough,
         };
         Ok((!right).then(|| format!("policy was asked about {asked} of {frames}")))
+    }
+
+    /// As [`Self::wrong`], whatever policy was asked.
+    pub fn not_sent_on(&self, between: &impl Between, frames: u64, enough: u64) -> Result<Option<String>> {
+        let (Some(before), Some(after)) = (self.sent_on, between.sent_on()?) else { return Ok(None) };
+        let sent_on = after - before;
+        Ok((sent_on < enough).then(|| format!("the hook sent on {sent_on} of {frames}")))
     }
 }
 

@@ -20,6 +20,19 @@ pub trait Between: Send + Sync {
     fn judged(&self) -> Result<Option<u64>>;
 }
 
+/// Between the TAPs is what somebody else looks at.
+pub struct Unwatched;
+
+impl Between for Unwatched {
+    fn sent_on(&self) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
+    fn judged(&self) -> Result<Option<u64>> {
+        Ok(None)
+    }
+}
+
 /// TAPs, and what crosses.
 pub struct Wire<B> {
     /// What carries the frames.
@@ -38,13 +51,14 @@ pub struct Wire<B> {
 impl Wire<Path> {
     /// Two TAPs of one namespace with a carrier between them.
     pub fn new(carrier: Carrier, kind: Kind, setting: &Setting) -> Result<Self> {
-        let host = Arc::new(Namespace::new("bench")?);
-        // Nothing but our frames is to cross.
-        host.set_sysctl("net/ipv6/conf/default/accept_dad", 0)?;
-        host.set_sysctl("net/ipv6/conf/default/router_solicitations", 0)?;
-        let [near_tap, far_tap] = ENDS.map(|end| open(&host, end.tap, kind));
+        Self::on(&host()?, carrier, kind, setting)
+    }
+
+    /// The same on a host on which all other TAPs of the setting are there.
+    pub fn on(host: &Arc<Namespace>, carrier: Carrier, kind: Kind, setting: &Setting) -> Result<Self> {
+        let [near_tap, far_tap] = ENDS.map(|end| open(host, end.tap, kind));
         let (near_tap, far_tap) = (near_tap?, far_tap?);
-        let path = Path::new(&host, carrier, setting, kind.hook())?;
+        let path = Path::new(host, carrier, setting, kind.hook())?;
         Ok(Self::between(path, near_tap, far_tap, kind, Way::across(carrier, setting.far)))
     }
 
@@ -64,14 +78,27 @@ impl<B: Between> Wire<B> {
 
     /// For who sends.
     pub fn writer(&self) -> Writer<'_> {
-        // Every writer goes on with other destinations than the one before.
-        let random = self.seed.fetch_add(1, Ordering::Relaxed).wrapping_mul(LCG) | 1;
-        Writer { tap: &self.near, stream: &self.stream, sent: self.stream.sent.clone(), random }
+        self.writer_of(&self.stream)
+    }
+
+    /// For who sends other frames.
+    pub fn writer_of<'w>(&'w self, stream: &'w Stream) -> Writer<'w> {
+        Writer::new(&self.near, stream, self.random())
+    }
+
+    /// Where the next writer begins: it goes on with other destinations than the one before.
+    pub fn random(&self) -> u64 {
+        self.seed.fetch_add(1, Ordering::Relaxed).wrapping_mul(LCG) | 1
     }
 
     /// For who receives.
     pub fn reader(&self) -> Reader<'_> {
-        Reader::new(&self.far, &self.stream)
+        self.reader_of(&self.stream)
+    }
+
+    /// For who receives other frames.
+    pub fn reader_of<'w>(&'w self, stream: &'w Stream) -> Reader<'w> {
+        Reader::new(&self.far, stream)
     }
 
     /// Reads all that is there; how many of them were just so.
@@ -89,7 +116,7 @@ impl<B: Between> Wire<B> {
             };
             let mut reader = Reader::new(to, stream);
             reader.drain()?;
-            Writer { tap, stream, sent: stream.sent.clone(), random: 1 }.send()?;
+            Writer::new(tap, stream, 1).send()?;
             let came = reader.drain()?;
             if came != 1 {
                 return Ok(Some(format!(
@@ -99,6 +126,14 @@ impl<B: Between> Wire<B> {
         }
         Ok(None)
     }
+}
+
+/// A host on which nothing but our frames crosses.
+pub fn host() -> Result<Arc<Namespace>> {
+    let host = Namespace::new("bench")?;
+    host.set_sysctl("net/ipv6/conf/default/accept_dad", 0)?;
+    host.set_sysctl("net/ipv6/conf/default/router_solicitations", 0)?;
+    Ok(Arc::new(host))
 }
 
 /// Opens a TAP that holds enough frames for its reader, and sets it up as the cloud's agent does.
@@ -120,7 +155,12 @@ pub struct Writer<'w> {
     random: u64,
 }
 
-impl Writer<'_> {
+impl<'w> Writer<'w> {
+    /// One that begins anywhere.
+    pub fn new(tap: &'w Tap, stream: &'w Stream, random: u64) -> Self {
+        Self { tap, stream, sent: stream.sent.clone(), random }
+    }
+
     /// Sends one.
     pub fn send(&mut self) -> Result<()> {
         self.random = self.random.wrapping_mul(LCG).wrapping_add(1);
@@ -149,7 +189,7 @@ impl<'w> Reader<'w> {
     }
 
     /// Reads all that is there; how many of them were just so.
-    fn drain(&mut self) -> Result<usize> {
+    pub fn drain(&mut self) -> Result<usize> {
         let mut count = 0;
         while let Some(expected) = self.receive()? {
             count += usize::from(expected);

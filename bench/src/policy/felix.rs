@@ -4,7 +4,6 @@
 //! are left out: they cost nothing.
 
 use super::Policy;
-use crate::carrier::ENDS;
 
 /// The set of the last rule.
 pub const SET: &str = "cali60s:bench";
@@ -90,7 +89,7 @@ fn filter(policy: Policy) -> String {
     ] {
         text += &format!(":{chain} -\n");
     }
-    for end in ENDS {
+    for end in policy.vms() {
         text += &format!(":cali-fw-{0} -\n:cali-tw-{0} -\n", end.tap);
     }
     text += "-A FORWARD -j cali-FORWARD\n";
@@ -103,12 +102,12 @@ fn filter(policy: Policy) -> String {
 -A cali-FORWARD -j cali-to-hep-forward
 -A cali-FORWARD -j cali-cidr-block
 ";
-    for end in ENDS {
+    for end in policy.vms() {
         text += &format!("-A cali-from-wl-dispatch -i {0} -g cali-fw-{0}\n", end.tap);
         text += &format!("-A cali-to-wl-dispatch -o {0} -g cali-tw-{0}\n", end.tap);
     }
     text += "-A cali-from-wl-dispatch -j DROP\n-A cali-to-wl-dispatch -j DROP\n";
-    for end in ENDS {
+    for end in policy.vms() {
         endpoint(&mut text, &format!("cali-tw-{}", end.tap), "cali-pi-default.bench", "");
         // What could be a tunnel out of policy.
         let tunnels = format!(
@@ -158,11 +157,11 @@ mod tests {
 
     #[test]
     fn the_list_is_as_long_as_asked_for_and_ends_with_the_set() {
-        let text = rules(Policy { rules: 3, members: 2 });
+        let text = rules(Policy { rules: 3, ..Policy::USUAL });
         let list: Vec<_> = text.lines().filter(|line| line.starts_with("-A cali-pi-default.bench")).collect();
         assert_eq!(list.len(), 5);
         assert!(list[4].contains(SET), "{list:?}");
-        assert_eq!(sets(Policy { rules: 3, members: 7 }).lines().count(), 8);
+        assert_eq!(sets(Policy { members: 7, ..Policy::USUAL }).lines().count(), 8);
     }
 
     #[test]

@@ -14,12 +14,15 @@ pub const TABLE: &str = "ip6 bench";
 pub fn rules(policy: Policy, far: impl Iterator<Item = Ipv6Addr>) -> String {
     let members: Vec<String> = policy.members().map(|member| member.to_string()).collect();
     let own = far.map(|address| End { address, ..ENDS[1] });
+    let others = policy.vms().iter().skip(ENDS.len()).copied();
     let sources: Vec<String> = [ENDS[0]]
         .into_iter()
         .chain(own)
+        .chain(others)
         .map(|end| format!("\"{}\" . {} . {}", end.tap, mac_text(end.mac), end.address))
         .collect();
-    let verdicts = ENDS.map(|end| format!("\"{}\" : goto to-vm", end.tap));
+    let verdicts: Vec<String> =
+        policy.vms().iter().map(|end| format!("\"{}\" : goto to-vm", end.tap)).collect();
     let mut text = format!(
         "table {TABLE} {{
   counter judged {{ }}
@@ -59,7 +62,7 @@ mod tests {
 
     #[test]
     fn the_list_is_as_long_as_asked_for_and_ends_with_the_set() {
-        let text = rules(Policy { rules: 3, members: 2 }, [ENDS[1].address].into_iter());
+        let text = rules(Policy { rules: 3, ..Policy::USUAL }, [ENDS[1].address].into_iter());
         assert_eq!(text.lines().filter(|line| line.contains("udp dport")).count(), 2);
         assert!(text.contains("ip6 saddr @members counter name judged accept\n    drop"), "{text}");
     }
