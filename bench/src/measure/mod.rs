@@ -4,6 +4,7 @@ mod announce;
 mod asker;
 mod beside;
 mod bulk;
+mod change;
 mod connections;
 mod dhcp6;
 mod endpoints;
@@ -54,4 +55,5 @@ pub const BENCHMARKS: &[Benchmark] = &[
     Benchmark { name: solicitations::NAME, run: solicitations::run },
     Benchmark { name: dhcp6::NAME, run: dhcp6::run },
     Benchmark { name: beside::NAME, run: beside::run },
+    Benchmark { name: change::NAME, run: change::run },
 ];
