@@ -1,7 +1,7 @@
 //! Endpoints that come: a host with many from nothing, and one more on a host that has many, until its first packet is
 //! through. The daemon does all of it: documents, maps, hooks, routes and neighbours.
 
-use super::usage;
+use super::{memory, usage};
 use crate::report::{Metric, Outcome, Round, Series};
 use crate::statistics::{Better, quantile};
 use anyhow::{Result, bail};
@@ -24,6 +24,8 @@ const ONE_MORE: &[Metric] = &[
     Metric { name: "the same, p99", unit: "ms", better: Better::Less },
 ];
 
+/// Endpoints that the host has room for.
+const ROOM: u32 = 2048;
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How long an idle daemon is watched.
@@ -38,10 +40,12 @@ pub fn run(quick: bool) -> Result<Vec<Outcome>> {
     let (endpoints, rounds, more, one_by_one) = if quick { (200, 1, 1, 10) } else { (1000, 5, 7, 30) };
     let mut from_nothing = Series::alone(format!("{endpoints} endpoints"));
     let mut one_more = Series::alone("one more");
+    let mut maps = Vec::new();
     for round in 0..rounds {
         let mut scene = Scene::new(endpoints)?;
         from_nothing.rounds.push(Round::proven(scene.start()?));
         if round + 1 == rounds {
+            maps = memory::maps(&scene.host)?;
             for _ in 0..more {
                 one_more.rounds.push(Round::proven(scene.one_by_one(one_by_one)?));
             }
@@ -69,6 +73,11 @@ pub fn run(quick: bool) -> Result<Vec<Outcome>> {
             ONE_MORE,
             one_more,
         ),
+        memory::outcome(
+            format!("{NAME}: maps"),
+            format!("The maps of a host with {endpoints} endpoints and room for {ROOM}"),
+            &maps,
+        ),
     ])
 }
 
@@ -83,7 +92,7 @@ impl Scene {
     fn new(endpoints: u32) -> Result<Self> {
         let mut host = Host::policed("bench-many")?;
         host.keep_quiet();
-        host.configure("[limits]\nendpoints = 2048\n")?;
+        host.configure(&format!("[limits]\nendpoints = {ROOM}\n"))?;
         host.put(
             "policy.yaml",
             policy("open", "all()", "ingress: [{action: Allow}], egress: [{action: Allow}]"),

@@ -12,6 +12,7 @@ mod flood;
 mod hosts;
 mod latency;
 mod many;
+mod memory;
 mod owners;
 mod packets;
 mod pair;
