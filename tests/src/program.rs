@@ -16,8 +16,10 @@ use dataplane_ebpf::abi::{
 };
 use dataplane_ebpf::decide::{Action, Hook};
 use dataplane_ebpf::host::{MemoryFrame, MemoryTables, labelled};
+use serval::apply::fastpath::tick;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 /// The interface that a test run pretends to have received on, in any namespace: the loopback device.
 pub const INGRESS: u32 = 1;
@@ -38,6 +40,9 @@ const IFINDEX: usize = 40;
 const GSO_SEGS: usize = 164;
 /// Offset of `gso_size` in `__sk_buff`.
 const GSO_SIZE: usize = 176;
+
+/// What userspace tells them of the clock.
+static TICK: LazyLock<u64> = LazyLock::new(tick);
 
 /// Programs and maps of the object file.
 pub struct Programs {
@@ -127,6 +132,7 @@ impl Programs {
     ) -> Self {
         // As userspace loads it: without the log statements.
         loader.override_global("AYA_LOG_LEVEL", &0u8, true);
+        loader.override_global(names::TICK, &*TICK, true);
         for (name, value) in globals {
             loader.override_global(name, value, true);
         }

@@ -3,7 +3,7 @@
 mod fastpath_rig;
 
 use aya::maps::{Array, Map, MapData};
-use dataplane_ebpf::abi::{EPOCH_OF_FORWARDING, Mac, NextHopGroup, Route, Uplink, names};
+use dataplane_ebpf::abi::{EPOCH_OF_FORWARDING, Mac, NextHopGroup, Route, names};
 use fastpath_rig::{ADVERTISEMENT, Tap, counted, endpoint, in_namespace, run, tcx_programs, xdp_program};
 use serval::apply::fastpath::{FastPath, FastPathError, Settings, TcMode, detach_pinned};
 use serval::plan::Attached;
@@ -61,7 +61,7 @@ fn every_change_of_forwarding_begins_an_epoch_and_nothing_else_does() {
         begins("nothing has changed", false);
         fastpath.apply(&Attached { mtu: 1400, ..endpoint(&tap, 1) }, ADVERTISEMENT).unwrap();
         begins("an MTU changes", true);
-        fastpath.apply_uplinks(&[(1, Uplink { mac: Mac::new([2; 6]) })].into()).unwrap();
+        fastpath.apply_uplinks(&[(1, Mac::new([2; 6]))].into()).unwrap();
         begins("an uplink comes", true);
         let routes = fastpath.take_routes().unwrap();
         routes.set_groups(&[(1, NextHopGroup::NONE)]).unwrap();

@@ -4,9 +4,7 @@ use super::{End, Far, MTU, Setting};
 use crate::destinations::{Destinations, next_hop_mac};
 use crate::policy::{Policy, endpoint};
 use anyhow::{Context, Result, ensure};
-use dataplane_ebpf::abi::{
-    Counters, MAX_NEXT_HOPS, Mac, NextHop, NextHopGroup, Rate, Route, Uplink, next_hop_flags,
-};
+use dataplane_ebpf::abi::{Counters, MAX_NEXT_HOPS, Mac, NextHop, NextHopGroup, Rate, Route, next_hop_flags};
 use serval::apply::fastpath::{FastPath, HookReport, RouteMaps, Settings, TcMode, XdpHook};
 use serval::apply::policy::PolicyPath;
 use serval::config::{LimitsConfig, UplinkMode};
@@ -95,7 +93,7 @@ fn attach(ifindex: &[u32], xdp: bool, policed: bool, setting: &Setting) -> Resul
     }
     if let Far::Uplink(destinations) = setting.far {
         let mac = Mac::new(GATEWAY_MAC);
-        for outcome in fastpath.apply_uplinks(&[(ifindex[1], Uplink { mac })].into())?.into_values() {
+        for outcome in fastpath.apply_uplinks(&[(ifindex[1], mac)].into())?.into_values() {
             outcome?;
         }
         let routes = fastpath.take_routes().context("the maps of routes are taken")?;

@@ -170,8 +170,8 @@ pub struct Flow {
     pub generation: u64,
     /// Where its packets go.
     pub way: Way,
-    /// Seconds of the clock that counts from the start of the host, when a packet of this direction was last seen; not
-    /// more than a second old.
+    /// When a packet of this direction was last seen, in seconds of the kernel's jiffies; they begin somewhere, and count
+    /// while the host runs. Not more than a second old.
     pub seen: u32,
     /// Counter slot of the endpoint whose quota it takes from.
     pub owner: u32,

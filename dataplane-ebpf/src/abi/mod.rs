@@ -28,10 +28,10 @@ pub use policy::{
     Chain, ChainPair, End, EndpointPolicy, Identity, NOBODY, PeerKey, SERVICE_PROTOCOL_BITS, ServiceKey,
     Step, StepKey, Steps, VECTOR_WORDS, Vector, chain_flags, step_actions,
 };
-pub use route::{MAX_NEXT_HOPS, NextHop, NextHopGroup, Route, Uplink, next_hop_flags};
+pub use route::{MAX_NEXT_HOPS, NextHop, NextHopGroup, Route, Uplink, next_hop_flags, uplink_flags};
 
 /// Version of everything in this module. Pinned maps of another version are not adopted.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// Key in `GENERATION` of the generation of policy.
 pub const GENERATION_OF_POLICY: u32 = 0;
@@ -46,6 +46,9 @@ pub const SLOT_UNCONFIGURED: u32 = 0;
 
 /// [`names::MARK`] where userspace gives no other.
 pub const MARK: u32 = 0x5e72;
+
+/// [`names::TICK`] where userspace gives no other: that of Debian's kernels.
+pub const TICK: u64 = 4_000_000;
 
 /// What is added to the mark of a frame from a VM that TC judged and left to the kernel: the egress hook of the TAP that the
 /// kernel may forward it to does not judge it again.
@@ -153,6 +156,9 @@ pub mod names {
     pub const MARK: &str = "MARK";
     /// Global `u32`: 1 when policy counts; with 0 everything passes that the guard lets pass.
     pub const POLICED: &str = "POLICED";
+    /// Global `u64`: nanoseconds from one jiffy of this kernel to the next; the clock of flows counts them
+    /// ([`Flow::seen`](super::Flow::seen)).
+    pub const TICK: &str = "TICK";
     /// Global `u32`: 1 lets VMs talk to the host as far as their own policy allows.
     pub const HOST_IS_OPEN: &str = "HOST_IS_OPEN";
     /// Global [`Rate`](super::Rate): solicitations of an endpoint that are answered.

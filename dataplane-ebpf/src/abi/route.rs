@@ -91,9 +91,17 @@ impl NextHopGroup {
 pub struct Uplink {
     /// Its MAC: frames to another are not ours to forward.
     pub mac: Mac,
+    /// [`uplink_flags`].
+    pub flags: u16,
 }
 
-const _: () = assert!(size_of::<Uplink>() == 6);
+const _: () = assert!(size_of::<Uplink>() == 8);
+
+/// Bits of [`Uplink::flags`].
+pub mod uplink_flags {
+    /// It has a TC hook behind its XDP hook, and what GRO may put together is left to that.
+    pub const STEERED: u16 = 1;
+}
 
 #[cfg(feature = "user")]
 mod pod {

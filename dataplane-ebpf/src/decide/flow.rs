@@ -27,7 +27,7 @@ pub trait Flows {
     /// A flow.
     fn flow(&self, key: &FlowKey) -> Option<&Flow>;
 
-    /// Seconds of a clock that counts from the start of the host.
+    /// Seconds of the clock of [`Flow::seen`].
     fn now(&self) -> u32;
 
     /// Generation of the policy that counts now.

@@ -2,7 +2,7 @@
 //!
 //! [`guard`] (may the VM send this) -> [`discovery`] (is it a solicitation for us) -> [`forward`] and [`route`] (where
 //! does it go) -> [`flow`] and [`policy`] (may it) -> [`answer`] or [`forward::edit`] (the bytes). What comes from other
-//! hosts begins at [`uplink`]. What belongs to a flow that is known goes by [`way`] instead. A frame is edited only when
+//! hosts begins at [`uplink`], what the kernel delivers at [`out`]. What belongs to a flow that is known goes by [`way`] instead. A frame is edited only when
 //! nothing can stop it any more, so whatever is handed on to the kernel is untouched.
 //!
 //! What is marked as a cold path is not on the way of a packet that is forwarded, whose code shall lie together.
@@ -15,6 +15,7 @@ pub mod forward;
 pub mod guard;
 pub mod limit;
 pub mod offload;
+mod out;
 pub mod policy;
 pub mod question;
 pub mod route;
@@ -27,10 +28,11 @@ use crate::abi::{
     Address, Advertisement, Counter, Endpoint, Exit, NextHopGroup, Owner, Reason, Route, SLOT_UNCONFIGURED,
     Uplink, endpoint_flags,
 };
-use crate::wire::{EthernetHeader, Fragment, Frame, Headers, L4_OFFSET, ethertype};
+use crate::wire::{EthernetHeader, Frame, Headers, ethertype};
 use core::hint::cold_path;
 use flow::{Flows, Party, Question};
-use uplink::Arrival;
+pub use out::to_vm;
+pub use uplink::{from_uplink, from_uplink_at_length};
 
 /// What the decision looks up and counts. The one implementation for the kernel is on BPF maps.
 pub trait Tables {
@@ -193,7 +195,7 @@ pub fn from_vm_at_length<F: Frame, T: Tables>(frame: &mut F, tables: &T, ifindex
 /// Sends a frame of the VM with this counter slot on.
 #[inline(always)]
 fn send_on<F: Frame, T: Tables>(frame: &mut F, tables: &T, slot: u32, exit: &Exit, hook: Hook) -> Action {
-    if !tables.choose_device(exit.ifindex, hook) || !forward::edit(frame, exit) {
+    if !leave(frame, tables, exit, hook) {
         return pass(tables, slot, hook);
     }
     let forwarded = match hook {
@@ -201,57 +203,23 @@ fn send_on<F: Frame, T: Tables>(frame: &mut F, tables: &T, slot: u32, exit: &Exi
         Hook::Tc => Counter::ForwardedTc,
     };
     tables.count(slot, forwarded.index());
-    delivered(tables, exit, hook);
     Action::Redirect(exit.ifindex)
 }
 
-/// Decides about, edits and counts a frame that came in on an uplink.
+/// Makes a frame what leaves by `exit`, and counts it to the VM there; `false` when it cannot, and leaves it unedited.
 #[inline(always)]
-pub fn from_uplink<F: Frame, T: Tables>(frame: &mut F, tables: &T, ifindex: u32, hook: Hook) -> Action {
-    way::from_uplink(frame, tables, ifindex, hook)
-        .unwrap_or_else(|| from_uplink_at_length(frame, tables, ifindex, hook))
-}
-
-/// The same for a frame that [`way::from_uplink`] does not know of: the long way.
-#[inline(always)]
-pub fn from_uplink_at_length<F: Frame, T: Tables>(
-    frame: &mut F,
-    tables: &T,
-    ifindex: u32,
-    hook: Hook,
-) -> Action {
-    match uplink::decide(frame, tables, ifindex, hook) {
-        // Not ours to count.
-        Arrival::Host => Action::Pass,
-        Arrival::Drop { to, reason } => {
-            cold_path();
-            event::tell_drop(frame, tables, Party::OUTSIDE, to, reason);
-            drop(tables, to.slot, reason)
-        }
-        Arrival::Deliver(exit) => deliver_on(frame, tables, &exit, hook),
-    }
-}
-
-/// Sends a frame from another host on.
-#[inline(always)]
-fn deliver_on<F: Frame, T: Tables>(frame: &mut F, tables: &T, exit: &Exit, hook: Hook) -> Action {
+fn leave<F: Frame, T: Tables>(frame: &mut F, tables: &T, exit: &Exit, hook: Hook) -> bool {
     if !tables.choose_device(exit.ifindex, hook) || !forward::edit(frame, exit) {
-        return Action::Pass;
+        return false;
     }
-    delivered(tables, exit, hook);
-    Action::Redirect(exit.ifindex)
-}
-
-/// Counts a frame that is sent to a VM.
-#[inline(always)]
-fn delivered<T: Tables>(tables: &T, exit: &Exit, hook: Hook) {
-    let counter = match hook {
+    let delivered = match hook {
         Hook::Xdp => Counter::DeliveredXdp,
         Hook::Tc => Counter::DeliveredTc,
     };
     if exit.slot != SLOT_UNCONFIGURED {
-        tables.count(exit.slot, counter.index());
+        tables.count(exit.slot, delivered.index());
     }
+    true
 }
 
 /// Decides about an IPv6 frame of a configured endpoint; edits nothing.
@@ -379,89 +347,6 @@ fn judge<F: Frame, T: Tables>(
             asked
         },
     )
-}
-
-/// Decides about and counts a frame that the kernel delivers to the VM behind `ifindex`, having received it on
-/// `received_on`, or made it itself if that is 0. It is judged here, unless it was `judged` where it came in.
-#[inline(always)]
-pub fn to_vm<F: Frame, T: Tables>(
-    frame: &F,
-    tables: &T,
-    ifindex: u32,
-    received_on: u32,
-    judged: bool,
-) -> Action {
-    let Some(endpoint) = tables.endpoint(ifindex) else { return Action::Pass };
-    match deliver(frame, tables, ifindex, endpoint, received_on, judged) {
-        Ok(()) => {
-            tables.count(endpoint.slot, Counter::DeliveredKernel.index());
-            Action::Pass
-        }
-        Err(reason) => {
-            cold_path();
-            let (from, to) = (sender(tables, received_on), Party::endpoint(ifindex, endpoint.slot));
-            event::tell_drop(frame, tables, from, to, reason);
-            drop(tables, endpoint.slot, reason)
-        }
-    }
-}
-
-#[inline(always)]
-fn deliver<F: Frame, T: Tables>(
-    frame: &F,
-    tables: &T,
-    ifindex: u32,
-    endpoint: &Endpoint,
-    received_on: u32,
-    judged: bool,
-) -> Result<(), Reason> {
-    if !tables.is_policed() || !matches!(classify(frame), Class::Ipv6) {
-        return Ok(());
-    }
-    let Some(headers) = frame.view::<Headers>(0) else { return Err(Reason::Malformed) };
-    // It was judged as one to whoever has the address; the kernel may know somebody else, by its routes or by translation.
-    if judged && tables.owner(&headers.ip.destination()).is_some_and(|owner| owner.ifindex == ifindex) {
-        return Ok(());
-    }
-    let end = match headers.ip.payload_len.get() {
-        // A jumbogram, which the kernel makes segments of behind this hook.
-        0 => frame.len(),
-        payload_len => L4_OFFSET + payload_len as usize,
-    };
-    if end > frame.len() {
-        return Err(Reason::Malformed);
-    }
-    let chain = guard::chain(frame, headers, end)?;
-    // RFC 7112: without the whole chain nobody on the way can tell what it is.
-    if matches!(chain.fragment, Fragment::First) && !guard::has_upper_layer(&chain, end) {
-        return Err(Reason::FragmentChain);
-    }
-    let packet = guard::Packet {
-        source: headers.ip.source(),
-        destination: headers.ip.destination(),
-        payload_len: end - L4_OFFSET,
-        chain,
-        padded: false,
-        discovery: false,
-    };
-    let from = sender(tables, received_on);
-    if from == Party::OUTSIDE && uplink::is_here(tables, &packet.source) {
-        return Err(Reason::SourceAddress);
-    }
-    let to = Party::endpoint(ifindex, endpoint.slot);
-    judge(frame, tables, &packet, from, to, &Exit::NONE, Place::Out)
-}
-
-/// Who sent what the kernel received on `received_on`.
-#[inline(always)]
-fn sender<T: Tables>(tables: &T, received_on: u32) -> Party {
-    match received_on {
-        0 => Party::HOST,
-        other => match tables.endpoint(other) {
-            Some(sender) => Party::endpoint(other, sender.slot),
-            None => Party::OUTSIDE,
-        },
-    }
 }
 
 /// Counts a frame that is handed on.

@@ -5,13 +5,47 @@
 //! Neighbour discovery needs no guard here: one hop takes the hop limit of 255 from it that makes it valid (RFC 4861
 //! section 11.2).
 
-use super::flow::Party;
+use super::flow::{Party, tcp};
 use super::forward::to_owner;
 use super::guard::{Packet, chain, has_upper_layer, is_gateway};
-use super::{Hook, Place, Tables, judge, offload};
-use crate::abi::{Address, Exit, Reason, owner_flags};
-use crate::wire::{Fragment, Frame, Headers, L4_OFFSET, ethertype};
+use super::{Action, Hook, Place, Tables, drop, event, judge, leave, offload, way};
+use crate::abi::{Address, Exit, Reason, owner_flags, uplink_flags};
+use crate::wire::{Fragment, Frame, Headers, L4_OFFSET, TcpHeader, ethertype, protocol};
 use core::hint::cold_path;
+
+/// Decides about, edits and counts a frame that came in on an uplink.
+#[inline(always)]
+pub fn from_uplink<F: Frame, T: Tables>(frame: &mut F, tables: &T, ifindex: u32, hook: Hook) -> Action {
+    way::from_uplink(frame, tables, ifindex, hook)
+        .unwrap_or_else(|| from_uplink_at_length(frame, tables, ifindex, hook))
+}
+
+/// The same for a frame that [`way::from_uplink`] does not know of: the long way.
+#[inline(always)]
+pub fn from_uplink_at_length<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    ifindex: u32,
+    hook: Hook,
+) -> Action {
+    match decide(frame, tables, ifindex, hook) {
+        // Not ours to count.
+        Arrival::Host => Action::Pass,
+        Arrival::Drop { to, reason } => {
+            cold_path();
+            event::tell_drop(frame, tables, Party::OUTSIDE, to, reason);
+            drop(tables, to.slot, reason)
+        }
+        Arrival::Deliver(exit) => deliver_on(frame, tables, &exit, hook),
+    }
+}
+
+/// Sends a frame from another host on.
+#[inline(always)]
+pub(super) fn deliver_on<F: Frame, T: Tables>(frame: &mut F, tables: &T, exit: &Exit, hook: Hook) -> Action {
+    // Not ours to count, if not.
+    if leave(frame, tables, exit, hook) { Action::Redirect(exit.ifindex) } else { Action::Pass }
+}
 
 /// What becomes of a frame from another host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +66,9 @@ pub enum Arrival {
 /// Decides about a frame that came in on an uplink; edits nothing.
 #[inline(always)]
 pub fn decide<F: Frame, T: Tables>(frame: &F, tables: &T, ifindex: u32, hook: Hook) -> Arrival {
+    if hook == Hook::Xdp && is_for_gro(frame, tables, ifindex) {
+        return Arrival::Host;
+    }
     let Some(headers) = frame.view::<Headers>(0) else {
         return Arrival::Host;
     };
@@ -94,6 +131,21 @@ pub fn decide<F: Frame, T: Tables>(frame: &F, tables: &T, ifindex: u32, hook: Ho
             Arrival::Drop { to, reason }
         }
     }
+}
+
+/// XDP leaves the frame to TC, which comes after GRO: TCP with data, which costs least in long trains, where there is such a
+/// hook. So is what begins and ends a connection, as it must not overtake data that GRO still holds; acknowledgements may.
+#[inline(always)]
+pub fn is_for_gro<F: Frame, T: Tables>(frame: &F, tables: &T, ifindex: u32) -> bool {
+    let Some(headers) = frame.view::<Headers>(0) else { return false };
+    if headers.ip.next_header != protocol::TCP {
+        return false;
+    }
+    let Some(header) = frame.view::<TcpHeader>(L4_OFFSET) else { return false };
+    let header_len = usize::from(header.data_offset >> 4) * 4;
+    (headers.ip.payload_len.get() as usize > header_len
+        || u32::from(header.flags) & (tcp::SYN | tcp::FIN | tcp::RST) != 0)
+        && tables.uplink(ifindex).is_some_and(|uplink| uplink.flags & uplink_flags::STEERED != 0)
 }
 
 /// The address is that of a VM that runs on this host, so that nobody else has it: whoever sends from it elsewhere wants that

@@ -7,7 +7,7 @@
 
 use super::flow::{self, Change, Flows, tcp};
 use super::guard::Packet;
-use super::{Action, Hook, Tables, forward, offload, pass, send_on};
+use super::{Action, Hook, Tables, forward, offload, pass, send_on, uplink};
 use crate::abi::{Exit, FlowKey, SLOT_UNCONFIGURED, ZONE_OUTSIDE, endpoint_flags, exit_flags};
 use crate::wire::{
     Chain, EthernetHeader, Fragment, Frame, Headers, L4_OFFSET, TcpHeader, UdpHeader, ethertype, protocol,
@@ -39,11 +39,14 @@ pub fn from_uplink<F: Frame, T: Tables>(
     ifindex: u32,
     hook: Hook,
 ) -> Option<Action> {
+    if hook == Hook::Xdp && uplink::is_for_gro(frame, tables, ifindex) {
+        return Some(Action::Pass);
+    }
     let exit = known(frame, tables, ZONE_OUTSIDE, hook, |ethernet| {
         tables.uplink(ifindex).is_some_and(|uplink| ethernet.destination() == uplink.mac)
     });
     if exit.is_some() {
-        return Some(super::deliver_on(frame, tables, &exit, hook));
+        return Some(uplink::deliver_on(frame, tables, &exit, hook));
     }
     // Not ours to count.
     if exit.flags & exit_flags::NOT_BY_XDP != 0 { Some(Action::Pass) } else { None }

@@ -3,12 +3,12 @@
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
-use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
+use aya_ebpf::helpers::bpf_jiffies64;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use dataplane_ebpf::abi::{
-    Address, Chain, ChainPair, EPOCH_OF_FORWARDING, EndpointPolicy, Flow, FlowKey, FlowQuota,
+    self, Address, Chain, ChainPair, EPOCH_OF_FORWARDING, EndpointPolicy, Flow, FlowKey, FlowQuota,
     GENERATION_OF_POLICY, Identity, NOBODY, PeerKey, Reason, RingPlace, ServiceKey, Step, StepKey, Steps,
     Vector,
 };
@@ -21,6 +21,7 @@ use crate::events;
 const ENDPOINTS_DEFAULT: u32 = 1024;
 const FLOWS_DEFAULT: u32 = 1 << 20;
 const POLICY_DEFAULT: u32 = 1 << 20;
+const NANOSECONDS: u64 = 1_000_000_000;
 
 #[map]
 static GENERATION: Array<u64> = Array::with_max_entries(2, 0);
@@ -71,6 +72,10 @@ static HOST_IS_OPEN: Global<u32> = Global::new(0);
 /// See `abi::names::POLICED`.
 #[unsafe(no_mangle)]
 static POLICED: Global<u32> = Global::new(0);
+
+/// See `abi::names::TICK`.
+#[unsafe(no_mangle)]
+static TICK: Global<u64> = Global::new(abi::TICK);
 
 /// Whether policy counts. Without it there are no flows.
 #[inline(always)]
@@ -231,8 +236,10 @@ impl Flows for PolicyTables {
 
     #[inline(always)]
     fn now(&self) -> u32 {
+        // The kernel counts them anyway: the JIT makes a load of this helper, where those that read a clock are calls.
         // SAFETY: the helper has no precondition.
-        (unsafe { bpf_ktime_get_coarse_ns() } / 1_000_000_000) as u32
+        let ticks = unsafe { bpf_jiffies64() };
+        (ticks.wrapping_mul(TICK.load()) / NANOSECONDS) as u32
     }
 
     #[inline(always)]

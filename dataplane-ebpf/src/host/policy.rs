@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 pub struct MemoryPolicies {
     /// `GENERATION`.
     pub generation: Cell<u64>,
-    /// The clock in seconds.
+    /// The clock of [`Flow::seen`].
     pub now: Cell<u32>,
     /// `HOST_IS_OPEN`.
     pub host_is_open: bool,

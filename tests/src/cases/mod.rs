@@ -10,7 +10,8 @@ mod remote;
 mod uplink;
 mod world;
 
-pub use network::{HOPS, Hop, UPLINK_MAC, group, way};
+pub use network::{HOPS, Hop, UPLINK_MAC, group, steer, way};
+pub use uplink::steered;
 pub use world::{Devices, GATEWAY, VM_A, VM_B, VM_C, VM_D, World, discovery, from_a, link_local_a};
 
 use crate::frame::{GATEWAY_MAC, Mac};

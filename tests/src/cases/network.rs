@@ -4,7 +4,7 @@
 use crate::frame::Mac;
 use crate::program::INGRESS;
 use dataplane_ebpf::abi::{
-    self, Address, MAX_NEXT_HOPS, NextHop, NextHopGroup, Route, Uplink, next_hop_flags,
+    self, Address, MAX_NEXT_HOPS, NextHop, NextHopGroup, Route, Uplink, next_hop_flags, uplink_flags,
 };
 use dataplane_ebpf::host::MemoryTables;
 use std::net::Ipv6Addr;
@@ -89,7 +89,7 @@ const ROUTES: [(&str, u8, u32, u32); 11] = [
 
 /// Adds the network to the tables; `device` is the way out.
 pub fn fill(tables: &mut MemoryTables, device: u32) {
-    tables.uplinks.insert(INGRESS, Uplink { mac: abi::Mac::new(UPLINK_MAC) });
+    tables.uplinks.insert(INGRESS, Uplink { mac: abi::Mac::new(UPLINK_MAC), flags: 0 });
     let ways = (group::UNRESOLVED..=group::WEIGHTED).chain([group::MISSING]);
     let ways = ways.map(|number| (way(number), 64, number, 0));
     let routes = ROUTES.map(|(address, length, group, mtu)| {
@@ -142,6 +142,11 @@ pub fn fill(tables: &mut MemoryTables, device: u32) {
     ] {
         tables.next_hops.insert(number, filled(&hops));
     }
+}
+
+/// TC is behind XDP on all uplinks.
+pub fn steer(tables: &mut MemoryTables) {
+    tables.uplinks.values_mut().for_each(|uplink| uplink.flags = uplink_flags::STEERED);
 }
 
 /// A group of these next hops.

@@ -15,6 +15,38 @@ pub fn cases() -> Vec<Case> {
     [plain(), for_the_host(), link_layer(), limits(), sources(), chains(), fragments(), offloads()].concat()
 }
 
+/// What becomes of packets where TC is behind XDP, to which is left what GRO may put together.
+pub fn steered() -> Vec<Case> {
+    let tcp = |flags, data: &[u8]| to_b().carrying(Payload::tcp(1, 2, flags, data));
+    let deliver = |name, frame| Case::deliver(name, frame, &VM_B);
+    let mut with_options = Payload::tcp(1, 2, 0x10, &[1; 12]);
+    with_options.bytes[12] = 0x80;
+    let mut too_long = Payload::tcp(1, 2, 0x10, b"");
+    too_long.bytes[12] = 0xf0;
+    let to_host = Ipv6 { destination: GATEWAY_GLOBAL, ..to_b() };
+    let from_nobody = Ipv6 { source: ALL_NODES, ..to_b() };
+    vec![
+        deliver("steered: TCP data is TC's", tcp(0x10, b"data")).by_tc(),
+        deliver("steered: so is one byte", tcp(0x18, b"x")).by_tc(),
+        deliver("steered: so is what begins a connection", tcp(0x02, b"")).by_tc(),
+        deliver("steered: so is what ends it", tcp(0x11, b"")).by_tc(),
+        deliver("steered: so is what breaks it off", tcp(0x04, b"")).by_tc(),
+        deliver("steered: an acknowledgement is XDP's", tcp(0x10, b"")),
+        deliver("steered: so is one with options", to_b().carrying(with_options)),
+        deliver("steered: so is one with a header that is too long", to_b().carrying(too_long)),
+        deliver("steered: so is UDP", to_b().carrying(datagram())),
+        deliver("steered: so is an echo", to_b().carrying(Payload::echo_request(1, 1, b"ping"))),
+        Case::host("steered: the host's own is its own", to_host.carrying(Payload::tcp(1, 2, 0x10, b"data"))),
+        Case::refuse(
+            "steered: TC drops what must not be",
+            from_nobody.carrying(Payload::tcp(1, 2, 0x10, b"data")),
+            Reason::SourceAddress,
+            &VM_B,
+        )
+        .by_tc(),
+    ]
+}
+
 /// Headers of what the world sends.
 fn to(destination: Ipv6Addr) -> Ipv6 {
     Ipv6 { source: ELSEWHERE, destination, ..Ipv6::new(HOPS[0].mac, UPLINK_MAC) }

@@ -1,35 +1,44 @@
 //! The case table, and states of the tables that need no table.
 
-use crate::runs::{HOOKS, NOWHERE, Question, Seen, difference, in_kernel, on_host, on_kernel};
+use crate::runs::{HOOKS, NOWHERE, Question, Seen, difference, in_namespace, on_host, on_kernel};
 use dataplane_ebpf::abi::{Counter, Reason};
 use dataplane_ebpf::decide::{Action, Hook};
 use dataplane_ebpf::host::MemoryFrame;
 use serval_tests::cases::policy::{self, Story};
 use serval_tests::cases::{self, Case, World};
-use serval_tests::program::INGRESS;
+use serval_tests::program::{INGRESS, Programs};
 use std::collections::{BTreeMap, BTreeSet};
 
 #[test]
 fn host_build_passes_the_case_table() {
-    let tables = World::tables(NOWHERE);
-    let failed: Vec<_> = cases::all()
-        .iter()
-        .flat_map(|case| HOOKS.map(|hook| differs(case, hook, on_host(&tables, hook, &case.into()))))
-        .flatten()
-        .collect();
-    assert!(failed.is_empty(), "{} differ:\n{}", failed.len(), failed.join("\n"));
+    let mut tables = World::tables(NOWHERE);
+    passes(&cases::all(), |hook, case| on_host(&tables, hook, &case.into()));
+    cases::steer(&mut tables);
+    passes(&cases::steered(), |hook, case| on_host(&tables, hook, &case.into()));
 }
 
 #[test]
 fn loaded_programs_pass_the_case_table() {
-    in_kernel(|programs, _| {
-        let failed: Vec<_> = cases::all()
-            .iter()
-            .flat_map(|case| HOOKS.map(|hook| differs(case, hook, on_kernel(programs, hook, &case.into()))))
-            .flatten()
-            .collect();
-        assert!(failed.is_empty(), "{} differ:\n{}", failed.len(), failed.join("\n"));
+    in_namespace(|object, devices| {
+        let mut programs = Programs::load(object);
+        let mut tables = World::tables(devices);
+        programs.fill(&tables);
+        passes(&cases::all(), |hook, case| on_kernel(&mut programs, hook, &case.into()));
+        cases::steer(&mut tables);
+        programs.fill(&tables);
+        passes(&cases::steered(), |hook, case| on_kernel(&mut programs, hook, &case.into()));
     });
+}
+
+/// What every hook makes of every case is as the table says.
+#[track_caller]
+fn passes(cases: &[Case], mut run: impl FnMut(Hook, &Case) -> Seen) {
+    let failed: Vec<_> = cases
+        .iter()
+        .flat_map(|case| HOOKS.map(|hook| differs(case, hook, run(hook, case))))
+        .flatten()
+        .collect();
+    assert!(failed.is_empty(), "{} differ:\n{}", failed.len(), failed.join("\n"));
 }
 
 #[test]
@@ -62,7 +71,7 @@ fn every_drop_reason_has_a_case() {
 #[test]
 fn case_names_are_unique() {
     let mut seen = BTreeSet::new();
-    let (cases, stories) = (cases::all(), policy::stories());
+    let (cases, stories) = ([cases::all(), cases::steered()].concat(), policy::stories());
     let names = cases.iter().map(|case| case.name).chain(stories.iter().map(|story| story.name));
     let twice: Vec<_> = names.filter(|name| !seen.insert(*name)).collect();
     assert!(twice.is_empty(), "{twice:?}");

@@ -3,7 +3,9 @@
 
 use crate::any_frame::{forget, in_one_second, mutate, seeds};
 use crate::runs::{HOOKS, NOWHERE, Random, SLOTS, Seen, comparable, in_namespace, on_host_at};
-use dataplane_ebpf::abi::{self, Address, Event, EventControl, Flow, FlowKey, next_hop_flags, owner_flags};
+use dataplane_ebpf::abi::{
+    self, Address, Event, EventControl, Flow, FlowKey, next_hop_flags, owner_flags, uplink_flags,
+};
 use dataplane_ebpf::decide::{Hook, way};
 use dataplane_ebpf::host::{MemoryFrame, MemoryTables};
 use serval_tests::cases::policy::{self, AFAR, CLOSED_SERVER, LOUD_NEIGHBOUR, POLICIES};
@@ -183,7 +185,7 @@ impl Arms<'_> {
 
     /// Changes something, for all.
     fn change(&mut self, random: &mut Random) {
-        let what = random.below(11);
+        let what = random.below(12);
         match what {
             0 => {
                 let documents = [POLICIES, CLOSED_SERVER, LOUD_NEIGHBOUR][random.below(3)];
@@ -249,10 +251,11 @@ fn change_forwarding(tables: &mut MemoryTables, what: usize, coin: bool) {
             tables.next_hops.values_mut().for_each(|group| group.hops[0].mac = mac);
             tables.next_hops.values_mut().for_each(|group| group.hops[0].flags ^= next_hop_flags::XDP);
         }
-        _ => {
+        10 => {
             let mac = abi::Mac::new(pick(NEW_MAC, UPLINK_MAC));
             tables.uplinks.values_mut().for_each(|uplink| uplink.mac = mac);
         }
+        _ => tables.uplinks.values_mut().for_each(|uplink| uplink.flags ^= uplink_flags::STEERED),
     }
 }
 

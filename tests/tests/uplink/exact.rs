@@ -12,11 +12,13 @@ use serval_tests::frame::{
 use serval_tests::require_rig;
 use serval_tests::tap::VnetHeader;
 
-/// `fastpath.uplink`, the hooks that come of it, and who carries what is whole, and what is not, to the VM.
+/// `fastpath.uplink`, the hooks that come of it, and who carries what is whole, what is a segment of many, and what is not
+/// whole, to the VM.
 struct Mode {
     setting: &'static str,
     hooks: Option<(&'static str, &'static str)>,
     whole: Counted,
+    segment: Counted,
     open: Counted,
 }
 
@@ -26,10 +28,19 @@ const BY_KERNEL: Counted = Counted { by_kernel: 1, ..NOTHING };
 const NOTHING: Counted =
     Counted { forwarded_xdp: 0, forwarded_tc: 0, passed: 0, delivered_xdp: 0, delivered_tc: 0, by_kernel: 0 };
 
-const TC: Mode = Mode { setting: "tc", hooks: Some(("off", "tcx")), whole: BY_TC, open: BY_TC };
-const XDP: Mode = Mode { setting: "xdp", hooks: Some(("native", "off")), whole: BY_XDP, open: BY_KERNEL };
-const BOTH: Mode = Mode { setting: "both", hooks: Some(("native", "tcx")), whole: BY_XDP, open: BY_TC };
-const OFF: Mode = Mode { setting: "off", hooks: Some(("off", "off")), whole: BY_KERNEL, open: BY_KERNEL };
+const TC: Mode =
+    Mode { setting: "tc", hooks: Some(("off", "tcx")), whole: BY_TC, segment: BY_TC, open: BY_TC };
+const XDP: Mode =
+    Mode { setting: "xdp", hooks: Some(("native", "off")), whole: BY_XDP, segment: BY_XDP, open: BY_KERNEL };
+const BOTH: Mode =
+    Mode { setting: "both", hooks: Some(("native", "tcx")), whole: BY_XDP, segment: BY_TC, open: BY_TC };
+const OFF: Mode = Mode {
+    setting: "off",
+    hooks: Some(("off", "off")),
+    whole: BY_KERNEL,
+    segment: BY_KERNEL,
+    open: BY_KERNEL,
+};
 
 impl Mode {
     fn scene(&self, label: &str) -> Result<Scene> {
@@ -51,10 +62,15 @@ fn whole() -> Vec<(&'static str, Payload)> {
     vec![
         ("UDP", Payload::udp(1, 2, b"hello")),
         ("UDP as long as fits", Payload::udp(1, 2, &[0x5a; 1452])),
-        ("TCP", Payload::tcp(1, 2, 0x18, b"hello")),
+        ("TCP that only acknowledges", Payload::tcp(1, 2, 0x10, b"")),
         ("echo request", Payload::echo_request(1, 2, b"ping")),
         ("ESP", Payload::raw(50, [0x11; 40])),
     ]
+}
+
+/// The same of TCP that has more to say.
+fn segment() -> [(&'static str, Payload); 2] {
+    [("TCP", Payload::tcp(1, 2, 0x18, b"hello")), ("TCP that begins", Payload::tcp(1, 2, 0x02, b""))]
 }
 
 /// What it cannot, as headers to take over addresses and MACs, and payloads.
@@ -101,6 +117,9 @@ fn to_the_vm(mode: &Mode) -> Result<()> {
     for (what, payload) in whole() {
         each(&scene, what, mode.whole, || cross(&inbound().carrying(payload)))?;
     }
+    for (what, payload) in segment() {
+        each(&scene, what, mode.segment, || cross(&inbound().carrying(payload)))?;
+    }
     let last_hop = Ipv6 { hop_limit: 2, traffic_class: 0xb8, flow_label: 0xabcde, ..inbound() };
     each(&scene, "hop limit 2", mode.whole, || cross(&last_hop.carrying(Payload::udp(1, 2, b"x"))))?;
     for (what, headers, payload) in open() {
@@ -136,7 +155,7 @@ fn from_the_vm(mode: &Mode) -> Result<()> {
         scene.guest.send(frame)?;
         scene.wire.expect(&sent_on(frame))
     };
-    for (what, payload) in whole() {
+    for (what, payload) in whole().into_iter().chain(segment()) {
         each(&scene, what, xdp, || cross(&out().carrying(payload)))?;
     }
     let last_hop = Ipv6 { hop_limit: 2, traffic_class: 0xb8, flow_label: 0xabcde, ..out() };

@@ -6,7 +6,7 @@ use crate::cause::in_one_line;
 use crate::config::Config;
 use crate::plan::{self, HostFacts, Uplink};
 use crate::status::{Hooks, UplinkStatus};
-use dataplane_ebpf::abi::{self, Mac};
+use dataplane_ebpf::abi::Mac;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::{oneshot, watch};
 
@@ -88,11 +88,9 @@ impl Uplinks {
         if settled && !self.unfinished {
             return;
         }
-        let entries: BTreeMap<u32, abi::Uplink> = wanted
-            .iter()
-            .map(|(ifindex, uplink)| (*ifindex, abi::Uplink { mac: Mac::new(uplink.mac.octets()) }))
-            .collect();
-        let outcomes = match fast_path.apply_uplinks(&entries) {
+        let macs: BTreeMap<u32, Mac> =
+            wanted.iter().map(|(ifindex, uplink)| (*ifindex, Mac::new(uplink.mac.octets()))).collect();
+        let outcomes = match fast_path.apply_uplinks(&macs) {
             Ok(outcomes) => outcomes,
             Err(error) => {
                 tracing::warn!("uplinks: {}", in_one_line(&error));

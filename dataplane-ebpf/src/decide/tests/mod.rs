@@ -82,7 +82,7 @@ fn tables() -> MemoryTables {
     // It would take everything, also what must never be sent on.
     tables.routes.insert((Address::UNSPECIFIED, 0), Route { group: 1, mtu: 0 });
     tables.routes.insert((address("2001:db8::"), 48), Route { group: 0, mtu: 0 });
-    tables.uplinks.insert(UPLINK, Uplink { mac: Mac::new(UPLINK_MAC) });
+    tables.uplinks.insert(UPLINK, Uplink { mac: Mac::new(UPLINK_MAC), flags: 0 });
     tables.devices.extend([TAP_A, TAP_B, UPLINK]);
     tables
 }

@@ -4,6 +4,7 @@ use super::FastPathError;
 use super::events::EventMaps;
 use super::flows::FlowMaps;
 use super::generation::Generations;
+use super::globals::Globals;
 use super::maps::Maps;
 use super::pins::Pins;
 use super::policy::PolicyMaps;
@@ -12,15 +13,14 @@ use super::routes::RouteMaps;
 use super::trace;
 use aya::maps::{Map, MapData, MapError, MapInfo, MapType};
 use aya::util::KernelVersion;
-use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya::{Ebpf, EbpfError};
 use dataplane_ebpf::abi::{
-    self, Address, Advertisement, Chain, Counters, Endpoint, EndpointPolicy, Flow, FlowKey, FlowQuota,
-    Identity, NextHopGroup, Owner, PeerKey, Rate, RingPlace, Route, ServiceKey, Step, StepKey, Steps, Uplink,
-    Vector, names,
+    Address, Advertisement, Chain, Counters, Endpoint, EndpointPolicy, Flow, FlowKey, FlowQuota, Identity,
+    NextHopGroup, Owner, PeerKey, Rate, RingPlace, Route, ServiceKey, Step, StepKey, Steps, Uplink, Vector,
+    names,
 };
 use std::collections::BTreeMap;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/serval-hooks.o"));
@@ -132,45 +132,6 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, FastPathError> {
     })
 }
 
-/// What the programs are told when they are loaded.
-#[derive(Clone, Copy, Debug)]
-pub struct Globals {
-    pass_unconfigured: u32,
-    policed: u32,
-    host_is_open: u32,
-    mark: u32,
-    answer_rate: Rate,
-    host_rate: Rate,
-    log_level: u8,
-}
-
-impl Globals {
-    /// As `request` says.
-    pub fn new(request: &Request<'_>) -> Self {
-        Self {
-            pass_unconfigured: u32::from(request.pass_unconfigured),
-            policed: u32::from(request.policed),
-            host_is_open: u32::from(request.host_is_open),
-            mark: mark(),
-            answer_rate: request.answer_rate,
-            host_rate: request.host_rate,
-            log_level: trace::level(),
-        }
-    }
-
-    fn loader(&self) -> EbpfLoader<'_> {
-        let mut loader = EbpfLoader::new();
-        loader.override_global(names::PASS_UNCONFIGURED, &self.pass_unconfigured, true);
-        loader.override_global(names::POLICED, &self.policed, true);
-        loader.override_global(names::HOST_IS_OPEN, &self.host_is_open, true);
-        loader.override_global(names::MARK, &self.mark, true);
-        loader.override_global(names::ANSWER_RATE, &self.answer_rate, true);
-        loader.override_global(names::HOST_RATE, &self.host_rate, true);
-        loader.override_global(aya_log::LEVEL, &self.log_level, true);
-        loader
-    }
-}
-
 /// Names of the maps that are pinned.
 pub fn pinned() -> impl Iterator<Item = &'static str> {
     definitions(1, 1, 1).into_iter().map(|definition| definition.name)
@@ -186,8 +147,7 @@ pub fn beside(
     if let Some((name, _)) = shared.iter().find(|(_, pin)| !pin.exists()) {
         return Err(FastPathError::Incomplete { kind: "map", name });
     }
-    // Nothing of it logs.
-    let globals = Globals { log_level: 0, ..*globals };
+    let globals = globals.silent();
     let mut loader = globals.loader();
     let own = definitions(limit, 1, flows);
     for definition in own.iter().filter(|definition| !shared.contains_key(definition.name)) {
@@ -200,12 +160,6 @@ pub fn beside(
         loader.map_pin_path(name, pin);
     }
     loader.load(OBJECT).map_err(load_error)
-}
-
-/// See [`names::MARK`]: that of this network namespace, the same after a restart.
-fn mark() -> u32 {
-    let namespace = std::fs::metadata("/proc/thread-self/ns/net").map(|namespace| namespace.ino());
-    namespace.map_or(abi::MARK, |inode| (inode as u32 & 0x7fff).max(1) << 1)
 }
 
 /// What a pinned map must be like to be adopted.

@@ -8,6 +8,7 @@
 //! | `generation` | the generation of policy and the epoch of forwarding |
 //! | `loader` | the BPF object: load, adopt pinned maps |
 //! | `programs` | the programs, and which of them an interface has |
+//! | `globals` | what the programs are told for good |
 //! | `trace` | what the programs themselves log |
 //! | `hooks` | which programs are attached where |
 //! | `site` | one interface: attach or adopt |
@@ -31,6 +32,7 @@ mod error;
 mod events;
 mod flows;
 mod generation;
+mod globals;
 pub(super) mod grace_period;
 mod hooks;
 mod link;
@@ -53,6 +55,7 @@ pub use crate::config::{TcMode, UplinkMode};
 pub use entries::in_memory;
 pub use error::FastPathError;
 pub use events::{EventMaps, EventSwitch};
+pub use globals::tick;
 pub use loader::{NEXT_HOP_GROUPS, RULE_COUNTERS, embedded};
 pub use policy::PolicyMaps;
 pub use preview::Preview;
@@ -60,11 +63,12 @@ pub use rehearsal::{Act, Entrance, Rehearsal, Rehearsed};
 pub use routes::{Destination, RouteMaps};
 
 use crate::plan::Attached;
-use dataplane_ebpf::abi::{Address, Counters, Rate, SLOT_UNCONFIGURED, Uplink, names};
+use dataplane_ebpf::abi::{Address, Counters, Mac, Rate, SLOT_UNCONFIGURED, names};
 use entries::Entries;
 use flows::FlowMaps;
+use globals::Globals;
 use hooks::Hooks;
-use loader::{Globals, Request};
+use loader::Request;
 use maps::{Maps, NoRoom};
 use pins::{Pins, Role};
 use serde::{Deserialize, Serialize};
@@ -172,7 +176,7 @@ pub struct FastPath {
     events: Option<EventMaps>,
     policy: Option<PolicyMaps>,
     /// The uplinks as applied since the start.
-    uplinks: Option<BTreeMap<u32, Uplink>>,
+    uplinks: Option<BTreeMap<u32, Mac>>,
     /// What was applied since the start, by ifindex.
     applied: BTreeMap<u32, Entries>,
     /// Interfaces to keep that have not been applied yet: their links may still be those of an older generation.

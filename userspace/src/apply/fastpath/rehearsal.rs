@@ -6,7 +6,8 @@
 //! table instead, a million routes and more, and would only show what the host build does. The one flow that the frame may
 //! belong to is copied.
 
-use super::loader::{self, Globals};
+use super::globals::Globals;
+use super::loader;
 use super::programs;
 use super::routes::failed;
 use super::{FastPath, FastPathError};

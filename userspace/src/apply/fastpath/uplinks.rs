@@ -2,8 +2,8 @@
 
 use super::pins::Role;
 use super::routes::RouteMaps;
-use super::{FastPath, FastPathError, HookReport};
-use dataplane_ebpf::abi::Uplink;
+use super::{FastPath, FastPathError, HookReport, TcHook, XdpHook};
+use dataplane_ebpf::abi::{Mac, Uplink, uplink_flags};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl FastPath {
@@ -12,11 +12,11 @@ impl FastPath {
         self.routes.take()
     }
 
-    /// Makes these interfaces the uplinks, and takes the fast path from all others that were. A failure of one does not
+    /// Makes these interfaces, with their MACs, the uplinks, and takes the fast path from all others that were. A failure of one does not
     /// keep the others; until the first call, what an earlier process left goes on.
     pub fn apply_uplinks(
         &mut self,
-        wanted: &BTreeMap<u32, Uplink>,
+        wanted: &BTreeMap<u32, Mac>,
     ) -> Result<BTreeMap<u32, Result<HookReport, FastPathError>>, FastPathError> {
         let mut gone: BTreeSet<u32> = self.maps.uplinks.content().keys().copied().collect();
         gone.extend(self.pins.interfaces(Role::Uplink)?);
@@ -24,7 +24,7 @@ impl FastPath {
             self.remove_uplink(*ifindex)?;
         }
         self.uplinks = Some(wanted.clone());
-        Ok(wanted.iter().map(|(ifindex, uplink)| (*ifindex, self.apply_uplink(*ifindex, *uplink))).collect())
+        Ok(wanted.iter().map(|(ifindex, mac)| (*ifindex, self.apply_uplink(*ifindex, *mac))).collect())
     }
 
     /// Whether XDP may be told to redirect to the interface.
@@ -48,12 +48,18 @@ impl FastPath {
         Ok(lost)
     }
 
-    fn apply_uplink(&mut self, ifindex: u32, uplink: Uplink) -> Result<HookReport, FastPathError> {
+    fn apply_uplink(&mut self, ifindex: u32, mac: Mac) -> Result<HookReport, FastPathError> {
         if self.hooks.is_replaced(ifindex, Role::Uplink, &self.pins)? {
             self.remove_uplink(ifindex)?;
         }
-        self.maps.write_uplink(ifindex, uplink)?;
-        Ok(self.hooks.attach(ifindex, Role::Uplink, Some(&self.pins)))
+        // As it was before, until it is known which hooks there are.
+        let flags = self.maps.uplinks.content().get(&ifindex).map_or(0, |uplink| uplink.flags);
+        self.maps.write_uplink(ifindex, Uplink { mac, flags })?;
+        let report = self.hooks.attach(ifindex, Role::Uplink, Some(&self.pins));
+        let steered = report.xdp != XdpHook::Off && report.tc != TcHook::Off;
+        let flags = if steered { uplink_flags::STEERED } else { 0 };
+        self.maps.write_uplink(ifindex, Uplink { mac, flags })?;
+        Ok(report)
     }
 
     fn remove_uplink(&mut self, ifindex: u32) -> Result<(), FastPathError> {
