@@ -91,22 +91,62 @@ impl Exit {
     }
 }
 
+/// What packets of a flow have in common before their addresses: the MACs of the link that they come from, and whose they
+/// are. Of other hosts nothing is noted, which is [`Link::NONE`].
+///
+/// Numbers, not [`Mac`]s: the compiler would put those together on the stack, of which a program has little.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Link {
+    /// Source MAC in the lower 48 bits, and above it the VM's counter slot.
+    source: u64,
+    /// Destination MAC.
+    destination: u64,
+}
+
+const _: () = assert!(size_of::<Link>() == 16);
+
+/// The bits of a MAC.
+const MAC_BITS: u32 = 48;
+
+impl Link {
+    /// That of another host.
+    pub const NONE: Self = Self { source: 0, destination: 0 };
+
+    /// That of a frame with these MACs as numbers, destination and source, from the VM with this counter slot.
+    #[inline(always)]
+    pub fn new([destination, source]: [u64; 2], slot: u16) -> Self {
+        Self { source: source | u64::from(slot) << MAC_BITS, destination }
+    }
+
+    /// Counter slot of the VM.
+    #[inline(always)]
+    pub fn slot(&self) -> u32 {
+        (self.source >> MAC_BITS) as u32
+    }
+}
+
 /// The way of a flow's packets in one direction, as one of them found it.
 ///
 /// CPUs write it in place at the same time, and the kernel gives the memory of an entry that is removed to another flow at
 /// once, so whoever reads it may see parts of several. The seal tells: it is of this way, of this flow, and of the epoch in
 /// which it was found, so that a way that was found before a change of forwarding is none either.
+///
+/// The seal is no secret, and a VM chooses MACs as it likes: two of its words could be made to make up for each other. So one
+/// of the two MACs is here, to be compared, and only the other is in the seal alone.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Way {
     exit: [u64; 3],
+    /// [`Link`]'s.
+    source: u64,
     seal: u64,
 }
 
-const _: () = assert!(size_of::<Way>() == 32);
+const _: () = assert!(size_of::<Way>() == 40);
 
 /// Large odd numbers without structure, one a word: a difference in one word always shows in the sum of the products.
-const SEALS: [u64; 7] = [
+const SEALS: [u64; 9] = [
     0x9e37_79b9_7f4a_7c15,
     0xbf58_476d_1ce4_e5b9,
     0x94d0_49bb_1331_11eb,
@@ -114,17 +154,19 @@ const SEALS: [u64; 7] = [
     0xa076_1d64_78bd_642f,
     0xe703_7ed1_a0b4_28db,
     0x8ebc_6af0_9c88_c6e3,
+    0x5899_65cc_7537_4cc3,
+    0x1d8e_4e27_c47d_124f,
 ];
 
 impl Way {
     /// None is known.
-    pub const NONE: Self = Self { exit: [0; 3], seal: 0 };
+    pub const NONE: Self = Self { exit: [0; 3], source: 0, seal: 0 };
 
-    /// The way of the packets of `key`, found in `epoch`.
+    /// The way of the packets of `key` that come from `link`, found in `epoch`.
     #[inline(always)]
-    pub fn new(exit: Exit, key: &FlowKey, epoch: u64) -> Self {
+    pub fn new(exit: Exit, link: Link, key: &FlowKey, epoch: u64) -> Self {
         let exit = transmute!(exit);
-        Self { exit, seal: seal(&exit, key, epoch) }
+        Self { exit, source: link.source, seal: seal(&exit, &link, key, epoch) }
     }
 
     /// Whether one is known, of whatever epoch.
@@ -133,26 +175,44 @@ impl Way {
         self.seal != 0
     }
 
-    /// Writes the way, if it is that of these packets in this epoch, and says whether it is.
+    /// Writes the way and whose packets these are, if it is that of packets with these MACs in this epoch, and says whether
+    /// it is.
     #[inline(always)]
-    pub fn of(&self, key: &FlowKey, epoch: u64, found: &mut Exit) -> bool {
+    pub fn of(&self, key: &FlowKey, epoch: u64, link: &mut Link, found: &mut Exit) -> bool {
         // SAFETY: a reference can be read. Each word once: what is used must be what the seal was compared with.
         let read = |word: &u64| unsafe { core::ptr::read_volatile(word) };
         let exit = [read(&self.exit[0]), read(&self.exit[1]), read(&self.exit[2])];
-        let is_of = read(&self.seal) == seal(&exit, key, epoch);
-        if is_of {
-            *found = transmute!(exit);
+        let known = Link { source: read(&self.source), destination: link.destination };
+        let same_mac = (known.source ^ link.source) << (u64::BITS - MAC_BITS) == 0;
+        if !same_mac || read(&self.seal) != seal(&exit, &known, key, epoch) {
+            return false;
         }
-        is_of
+        *link = known;
+        *found = transmute!(exit);
+        true
+    }
+}
+
+impl PartialEq for Way {
+    /// What is derived becomes a call, which counts 32 bytes of a program's 512 of stack.
+    #[inline(always)]
+    fn eq(&self, other: &Self) -> bool {
+        let differ = (self.exit[0] ^ other.exit[0])
+            | (self.exit[1] ^ other.exit[1])
+            | (self.exit[2] ^ other.exit[2])
+            | (self.source ^ other.source)
+            | (self.seal ^ other.seal);
+        differ == 0
     }
 }
 
 #[inline(always)]
-fn seal(exit: &[u64; 3], key: &FlowKey, epoch: u64) -> u64 {
+fn seal(exit: &[u64; 3], link: &Link, key: &FlowKey, epoch: u64) -> u64 {
     let ([a, b], [c, d]) = (key.source.words(), key.destination.words());
     let ports = u64::from(key.source_port) << 16 | u64::from(key.destination_port);
     let what = ports << 32 | u64::from(key.protocol ^ key.zone.rotate_left(8));
-    let words = [exit[0], exit[1], exit[2], b ^ a.rotate_left(32), d ^ c.rotate_left(32), what, epoch];
+    let (from, to) = (b ^ a.rotate_left(32), d ^ c.rotate_left(32));
+    let words = [exit[0], exit[1], exit[2], from, to, what, epoch, link.source, link.destination];
     let mut sum = 0u64;
     let mut word = 0;
     while word < words.len() {
@@ -162,21 +222,22 @@ fn seal(exit: &[u64; 3], key: &FlowKey, epoch: u64) -> u64 {
     sum
 }
 
-/// Value of `FLOWS`. As long as a line of the cache.
+/// Value of `FLOWS`. With key and what the kernel adds it fills most of three lines of the cache; what every packet reads is
+/// first.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Flow {
-    /// `GENERATION` of policy at which it was last allowed.
-    pub generation: u64,
     /// Where its packets go.
     pub way: Way,
+    /// `GENERATION` of policy at which it was last allowed.
+    pub generation: u64,
     /// When a packet of this direction was last seen, in seconds of the kernel's jiffies; they begin somewhere, and count
     /// while the host runs. Not more than a second old.
     pub seen: u32,
-    /// Counter slot of the endpoint whose quota it takes from.
-    pub owner: u32,
     /// [`flow_flags`].
     pub flags: u32,
+    /// Counter slot of the endpoint whose quota it takes from.
+    pub owner: u32,
     /// Zone of the other direction.
     pub reverse_zone: u32,
     /// Its place in the owner's ring.
@@ -185,7 +246,7 @@ pub struct Flow {
     pub _reserved: u32,
 }
 
-const _: () = assert!(size_of::<Flow>() == 64);
+const _: () = assert!(size_of::<Flow>() == 72);
 
 /// Bits of [`Flow::flags`].
 pub mod flow_flags {

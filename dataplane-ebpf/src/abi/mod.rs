@@ -21,7 +21,7 @@ pub use event::{
     COPIES_PER_EVENT, EVENTS_PER_SECOND, Event, EventBudget, EventControl, NO_STEP, event_flags, event_kinds,
 };
 pub use flow::{
-    Exit, Flow, FlowKey, FlowQuota, RingPlace, Way, ZONE_HOST, ZONE_OUTSIDE, exit_flags, flow_flags,
+    Exit, Flow, FlowKey, FlowQuota, Link, RingPlace, Way, ZONE_HOST, ZONE_OUTSIDE, exit_flags, flow_flags,
 };
 pub use limit::{Allowance, LINK_LOCALS, LinkLocal, Rate};
 pub use policy::{
@@ -31,7 +31,7 @@ pub use policy::{
 pub use route::{MAX_NEXT_HOPS, NextHop, NextHopGroup, Route, Uplink, next_hop_flags, uplink_flags};
 
 /// Version of everything in this module. Pinned maps of another version are not adopted.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// Key in `GENERATION` of the generation of policy.
 pub const GENERATION_OF_POLICY: u32 = 0;

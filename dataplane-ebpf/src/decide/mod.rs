@@ -336,7 +336,7 @@ fn judge<F: Frame, T: Tables>(
         #[inline(always)]
         |question| {
             let asked = question::about(frame, packet, from, to, question);
-            if way::is_plain(packet) {
+            if exit.is_some() && way::is_plain(packet) && way::write_link(frame, question) {
                 question.exit = *exit;
             }
             question.flags |= match place {

@@ -2,7 +2,7 @@
 
 use super::flow::{Party, Question, question_flags};
 use super::guard::{Packet, header};
-use crate::abi::{Address, Exit, FlowKey, Reason};
+use crate::abi::{Address, Exit, FlowKey, Link, Reason};
 use crate::wire::{Fragment, Frame, IPV6_LEN, Icmp6Header, TcpHeader, UdpHeader, icmp6, protocol};
 use core::hint::cold_path;
 use zerocopy::network_endian::U16;
@@ -44,6 +44,7 @@ pub fn about<F: Frame>(
         fragment: chain.identification,
         generation: question.generation,
         epoch: question.epoch,
+        link: Link::NONE,
         exit: Exit::NONE,
     };
     match chain.fragment {

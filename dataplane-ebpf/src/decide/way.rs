@@ -5,10 +5,10 @@
 //! and how it gets there. What differs from packet to packet is looked at here. Whatever is not plain goes the long way,
 //! which alone says what becomes of packets: this one says the same, or nothing.
 
-use super::flow::{self, Change, Flows, tcp};
+use super::flow::{self, Change, Flows, Question, tcp};
 use super::guard::Packet;
 use super::{Action, Hook, Tables, forward, offload, pass, send_on, uplink};
-use crate::abi::{Exit, FlowKey, SLOT_UNCONFIGURED, ZONE_OUTSIDE, endpoint_flags, exit_flags};
+use crate::abi::{Exit, FlowKey, Link, SLOT_UNCONFIGURED, ZONE_OUTSIDE, exit_flags};
 use crate::wire::{
     Chain, EthernetHeader, Fragment, Frame, Headers, L4_OFFSET, TcpHeader, UdpHeader, ethertype, protocol,
 };
@@ -17,13 +17,10 @@ use core::hint::cold_path;
 /// What becomes of a frame that the VM behind `ifindex` sent, if that is known; edited and counted.
 #[inline(always)]
 pub fn from_vm<F: Frame, T: Tables>(frame: &mut F, tables: &T, ifindex: u32, hook: Hook) -> Option<Action> {
-    let mut slot = SLOT_UNCONFIGURED;
-    let exit = known(frame, tables, ifindex, hook, |ethernet| {
-        let Some(endpoint) = tables.endpoint(ifindex) else { return false };
-        slot = endpoint.slot;
-        endpoint.flags & endpoint_flags::ADMIN_UP != 0
-            && ethernet.source() == endpoint.mac
-            && ethernet.destination() == endpoint.gateway_mac
+    // The endpoint is not asked for: its flows are, which remember what it said.
+    let (exit, slot) = known(frame, tables, ifindex, hook, |ethernet, link| {
+        *link = Link::new(ethernet.macs(), 0);
+        true
     });
     if exit.is_some() {
         return Some(send_on(frame, tables, slot, &exit, hook));
@@ -42,7 +39,8 @@ pub fn from_uplink<F: Frame, T: Tables>(
     if hook == Hook::Xdp && uplink::is_for_gro(frame, tables, ifindex) {
         return Some(Action::Pass);
     }
-    let exit = known(frame, tables, ZONE_OUTSIDE, hook, |ethernet| {
+    let (exit, _) = known(frame, tables, ZONE_OUTSIDE, hook, |ethernet, link| {
+        *link = Link::NONE;
         tables.uplink(ifindex).is_some_and(|uplink| ethernet.destination() == uplink.mac)
     });
     if exit.is_some() {
@@ -52,37 +50,40 @@ pub fn from_uplink<F: Frame, T: Tables>(
     if exit.flags & exit_flags::NOT_BY_XDP != 0 { Some(Action::Pass) } else { None }
 }
 
-/// The way of a packet that came in at `zone`: [`Exit::NONE`] if it has to go the long way, [`Exit::NOT_BY_XDP`] if that would
-/// only end in handing it on. `is_ours`: its MACs are right, and whoever sends it may.
+/// The way of a packet that came in at `zone`, and the counter slot of the VM that sends it: [`Exit::NONE`] if it has to go the
+/// long way, [`Exit::NOT_BY_XDP`] if that would only end in handing it on. `is_ours` writes the link and says whether it may
+/// be.
 #[inline(always)]
 fn known<F: Frame, T: Tables>(
     frame: &F,
     tables: &T,
     zone: u32,
     hook: Hook,
-    is_ours: impl FnOnce(&EthernetHeader) -> bool,
-) -> Exit {
-    let Some(flows) = tables.flows() else { return Exit::NONE };
+    is_ours: impl FnOnce(&EthernetHeader, &mut Link) -> bool,
+) -> (Exit, u32) {
+    const LONG: (Exit, u32) = (Exit::NONE, SLOT_UNCONFIGURED);
+    let Some(flows) = tables.flows() else { return LONG };
     tables.with_question(
-        Exit::NONE,
+        LONG,
         #[inline(always)]
         |question| {
-            if !write_key(frame, zone, &mut question.key, is_ours) {
-                return Exit::NONE;
+            if !write_key(frame, zone, question, is_ours) {
+                return LONG;
             }
             let key = &question.key;
-            let Some(flow) = flows.flow(key) else { return Exit::NONE };
+            let Some(flow) = flows.flow(key) else { return LONG };
             let now = flows.now();
             if flow.generation != flows.generation()
                 || !flow::is_settled(flow, key)
                 || flow::is_over(flow, key.protocol, now)
-                || !flow.way.of(key, question.epoch, &mut question.exit)
+                || !flow.way.of(key, question.epoch, &mut question.link, &mut question.exit)
                 || !question.exit.is_some()
             {
-                return Exit::NONE;
+                return LONG;
             }
+            let slot = question.link.slot();
             let is_seen = flow.seen == now;
-            let Some(packet) = packet(frame, key) else { return Exit::NONE };
+            let Some(packet) = packet(frame, key) else { return LONG };
             let fits = forward::fits(frame, &packet, question.exit.mtu as usize);
             match hook {
                 // Nothing is noted of what is handed on: TC is to judge it.
@@ -91,9 +92,9 @@ fn known<F: Frame, T: Tables>(
                         || question.exit.flags & exit_flags::XDP == 0
                         || !offload::is_complete(frame, &packet) =>
                 {
-                    return Exit::NOT_BY_XDP;
+                    return (Exit::NOT_BY_XDP, slot);
                 }
-                Hook::Tc if !fits => return Exit::NONE,
+                Hook::Tc if !fits => return LONG,
                 _ => {}
             }
             if !is_seen {
@@ -101,7 +102,7 @@ fn known<F: Frame, T: Tables>(
                 let (seen, generation) = (flows.now(), flows.generation());
                 flows.update(key, Change { seen, generation, ..Change::default() });
             }
-            question.exit
+            (question.exit, slot)
         },
     )
 }
@@ -112,8 +113,8 @@ fn known<F: Frame, T: Tables>(
 fn write_key<F: Frame>(
     frame: &F,
     zone: u32,
-    key: &mut FlowKey,
-    is_ours: impl FnOnce(&EthernetHeader) -> bool,
+    question: &mut Question,
+    is_ours: impl FnOnce(&EthernetHeader, &mut Link) -> bool,
 ) -> bool {
     let Some(headers) = frame.view::<Headers>(0) else { return false };
     let payload_len = headers.ip.payload_len.get() as usize;
@@ -141,7 +142,7 @@ fn write_key<F: Frame>(
         }
         _ => return false,
     };
-    *key = FlowKey {
+    question.key = FlowKey {
         source: headers.ip.source(),
         destination: headers.ip.destination(),
         source_port: ports[0].get(),
@@ -150,7 +151,7 @@ fn write_key<F: Frame>(
         zone,
         _reserved: 0,
     };
-    is_ours(&headers.ethernet)
+    is_ours(&headers.ethernet, &mut question.link)
 }
 
 /// The packet whose key was written.
@@ -172,6 +173,19 @@ fn packet<F: Frame>(frame: &F, key: &FlowKey) -> Option<Packet> {
         padded: false,
         discovery: false,
     })
+}
+
+/// Writes the link of a packet that may pass, for the next ones of its flow; `false` when there is no room for it.
+#[inline(always)]
+pub(super) fn write_link<F: Frame>(frame: &F, question: &mut Question) -> bool {
+    // What the question knows need not be kept on the stack.
+    if !question.from.is_endpoint() {
+        return true;
+    }
+    let Some(ethernet) = frame.view::<EthernetHeader>(0) else { return false };
+    let Ok(slot) = u16::try_from(question.from.slot) else { return false };
+    question.link = Link::new(ethernet.macs(), slot);
+    true
 }
 
 /// Whether [`known`] would look at a packet like this: the way of another need not be that of all with the same key.

@@ -298,7 +298,13 @@ impl Flows for PolicyTables {
 
     #[inline(always)]
     fn take_place(&self, place: &RingPlace, key: &FlowKey) -> bool {
-        FLOW_RINGS.insert(place, key, 0).is_ok()
+        // A place that was taken before is written as it is: to replace it would cost another element, and its end.
+        match FLOW_RINGS.get_ptr_mut(place) {
+            // SAFETY: as for `update`. Whoever reads it meanwhile finds no flow of that key, and takes the place as well.
+            Some(taken) => unsafe { *taken = *key },
+            None => return FLOW_RINGS.insert(place, key, 0).is_ok(),
+        }
+        true
     }
 
     #[inline(always)]

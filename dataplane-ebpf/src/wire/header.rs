@@ -2,7 +2,7 @@
 
 use crate::abi::{Address, Mac};
 use zerocopy::network_endian::U16;
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, transmute};
 
 /// Bytes of an Ethernet header.
 pub const ETHERNET_LEN: usize = 14;
@@ -96,6 +96,14 @@ pub struct EthernetHeader {
 }
 
 impl EthernetHeader {
+    /// Both MACs as numbers, destination and source, the first byte lowest.
+    #[inline(always)]
+    pub fn macs(&self) -> [u64; 2] {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, ..]: [u8; 14] = transmute!(*self);
+        let (low, high) = (u64::from_le_bytes([a, b, c, d, e, f, g, h]), u32::from_le_bytes([i, j, k, l]));
+        [low << 16 >> 16, low >> 48 | u64::from(high) << 16]
+    }
+
     /// Destination MAC.
     #[inline(always)]
     pub fn destination(&self) -> Mac {

@@ -101,7 +101,7 @@ fn in_the_kernel_a_way_lasts_for_an_epoch() {
     });
 }
 
-/// A packet of another flow never takes it, whatever it has in common.
+/// A packet of another flow, or of another link, never takes it, whatever it has in common.
 #[test]
 fn a_way_is_that_of_one_flow() {
     let key = FlowKey {
@@ -114,9 +114,18 @@ fn a_way_is_that_of_one_flow() {
         ..FlowKey::default()
     };
     let exit = abi::Exit { ifindex: 7, slot: 2, mtu: 1500, ..abi::Exit::NONE };
-    let way = abi::Way::new(exit, &key, 9);
-    let mut found = abi::Exit::NONE;
-    assert!(way.of(&key, 9, &mut found) && found == exit);
+    let (source, destination) = (VM_A.mac, GATEWAY_MAC);
+    let number = |mac: Mac| mac.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte));
+    let link = |source, destination, slot| abi::Link::new([number(destination), number(source)], slot);
+    let from_a = link(source, destination, 1);
+    let way = abi::Way::new(exit, from_a, &key, 9);
+    let takes = |key: &FlowKey, epoch, source, destination| {
+        let (mut link, mut found) = (link(source, destination, 0), abi::Exit::NONE);
+        let taken = way.of(key, epoch, &mut link, &mut found);
+        assert!(!taken || (link, found) == (from_a, exit));
+        taken
+    };
+    assert!(takes(&key, 9, source, destination));
     let others = [
         FlowKey { source: VM_C.address.into(), ..key },
         FlowKey { destination: VM_C.address.into(), ..key },
@@ -127,9 +136,14 @@ fn a_way_is_that_of_one_flow() {
         key.reverse(3),
     ];
     for other in others {
-        assert!(!way.of(&other, 9, &mut found), "{other:?}");
+        assert!(!takes(&other, 9, source, destination), "{other:?}");
     }
-    assert!(!way.of(&key, 10, &mut found));
+    assert!(!takes(&key, 10, source, destination));
+    for (from, to) in
+        [(VM_B.mac, destination), (source, VM_B.mac), (destination, source), ([0; 6], destination)]
+    {
+        assert!(!takes(&key, 9, from, to), "{from:02x?} {to:02x?}");
+    }
 }
 
 /// Rounds of random frames, between which something changes.

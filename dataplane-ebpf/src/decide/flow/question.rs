@@ -2,7 +2,7 @@
 
 use super::super::policy::Subject;
 use super::Flows;
-use crate::abi::{Exit, Flow, FlowKey, Way, ZONE_HOST, ZONE_OUTSIDE, flow_flags};
+use crate::abi::{Exit, Flow, FlowKey, Link, Way, ZONE_HOST, ZONE_OUTSIDE, flow_flags};
 use crate::wire::protocol;
 
 /// One end of a packet.
@@ -69,11 +69,13 @@ pub struct Question {
     pub generation: u64,
     /// The epoch of forwarding before anything was looked up for it.
     pub epoch: u64,
+    /// The link that it comes from, if that is a VM's.
+    pub link: Link,
     /// Where it goes, if other packets of its flow may go there unasked.
     pub exit: Exit,
 }
 
-const _: () = assert!(size_of::<Question>() == 120);
+const _: () = assert!(size_of::<Question>() == 136);
 
 /// Bits of [`Question::flags`].
 pub mod question_flags {
@@ -148,7 +150,7 @@ impl Question {
     #[inline(always)]
     pub(super) fn way(&self) -> Way {
         if self.exit.is_some() && self.epoch != 0 {
-            Way::new(self.exit, &self.key, self.epoch)
+            Way::new(self.exit, self.link, &self.key, self.epoch)
         } else {
             Way::NONE
         }

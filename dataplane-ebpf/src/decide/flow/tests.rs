@@ -1,7 +1,7 @@
 //! Flows by example: who may answer whom, for how long, and what a flood does.
 
 use super::*;
-use crate::abi::{Address, Chain, ChainPair, Exit, Step, StepKey, Steps, step_actions};
+use crate::abi::{Address, Chain, ChainPair, Exit, Link, Step, StepKey, Steps, step_actions};
 use crate::host::MemoryPolicies;
 
 const OPEN: u32 = 0;
@@ -52,6 +52,7 @@ fn packet(from: Party, to: Party, ports: (u16, u16), tcp_flags: u32) -> Question
         fragment: 0,
         generation: 0,
         epoch: 0,
+        link: Link::NONE,
         exit: Exit::NONE,
     }
 }
