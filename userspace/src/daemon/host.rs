@@ -6,27 +6,27 @@
 //! everything, go last.
 
 mod answer;
+mod tap;
 
 use super::adopt;
 use super::bird::Routing;
 use super::events::{Events, Names};
-use super::ledger::{Failure, Ledger, Role, Step};
+use super::ledger::{Ledger, Role, Step};
 use super::policy::Policing;
-use super::report::{self, Evidence};
 use super::rests::Rests;
 use super::rules::Rules;
 use super::uplinks::Uplinks;
-use crate::apply::fastpath::{self, FastPath, FastPathError, HookReport, TcHook, XdpHook};
-use crate::apply::kernel::{Kernel, KernelError};
+use crate::apply::fastpath::{self, FastPath, HookReport, TcHook, XdpHook};
+use crate::apply::kernel::Kernel;
 use crate::cause::in_one_line;
 use crate::config::Config;
 use crate::plan::policy::{Direction, Origin};
-use crate::plan::{self, Attached, EndpointPlan, HostFacts, Plan};
-use crate::resource::{EndpointName, InterfaceName, Problem};
-use crate::serve::{Endpoints, Server, advertise};
+use crate::plan::{self, Attached, HostFacts, Plan};
+use crate::resource::{InterfaceName, Problem};
+use crate::serve::Endpoints;
 use crate::source::Snapshot;
-use crate::status::{self, Detached, EndpointDetail, FastPathState, FastPathStatus, Status};
-use dataplane_ebpf::abi::{Counter, Event, event_kinds};
+use crate::status::{Detached, FastPathState, FastPathStatus};
+use dataplane_ebpf::abi::{Event, event_kinds};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -270,33 +270,6 @@ impl Host {
         }
     }
 
-    /// The kernel copies frames of this TAP for XDP, which may be better off without.
-    fn see_copy(&mut self, ifindex: u32) {
-        let Some(Ok(Some(counters))) = self.fast_path.as_ref().ok().map(|path| path.counters(ifindex)) else {
-            return;
-        };
-        if self.rests.copied(ifindex, counters.get(Counter::ForwardedXdp), Instant::now()) {
-            self.rest(ifindex, true);
-        }
-    }
-
-    /// Puts XDP back where it has rested for long enough.
-    pub fn end_rests(&mut self) {
-        for ifindex in self.rests.ended(Instant::now()) {
-            self.rest(ifindex, false);
-        }
-    }
-
-    fn rest(&mut self, ifindex: u32, rests: bool) {
-        let Ok(fast_path) = &mut self.fast_path else { return };
-        if let Some(report) = fast_path.rest(ifindex, rests)
-            && let Some(hooks) = self.ledger.hooks_of(ifindex)
-        {
-            tracing::debug!("ifindex {ifindex}: xdp {}, tc {}", report.xdp, report.tc);
-            *hooks = report;
-        }
-    }
-
     fn replan(&mut self) {
         if !self.known {
             return;
@@ -342,70 +315,6 @@ impl Host {
                 0
             }
         }
-    }
-
-    /// Opens a TAP for its endpoint, or sees that it is as planned: maps, hooks, kernel. How many things had to be
-    /// changed. A kernel that refuses does not keep the hooks off: they guard. A TAP that cannot
-    /// have them is closed, if policy counts: nobody would judge.
-    async fn open_tap(&mut self, attached: &Attached) -> (HookReport, Result<usize, Failure>) {
-        let mut faults = Vec::new();
-        let mut hooks = off();
-        if let Ok(fast_path) = &mut self.fast_path {
-            // Blocks for the kernel's grace periods, and may: this is the main thread, and all else runs on workers.
-            match fast_path.apply(attached, &advertise::render(attached)) {
-                Ok(report) => hooks = report,
-                Err(error) => {
-                    faults.push(in_one_line(&error));
-                    let before =
-                        self.ledger.get(attached.ifindex).filter(|_| fast_path.has(attached.ifindex));
-                    hooks = before.map_or_else(off, |entry| entry.hooks.clone());
-                }
-            }
-        }
-        // What XDP does not finish is judged at TC, and so is what the kernel delivers.
-        if self.fast_path.is_ok() && hooks.tc == TcHook::Off && self.config.policy.enforce {
-            faults.extend(hooks.reason);
-            faults.extend(self.close(attached.ifindex).await.err().map(|failure| failure.message));
-            let message =
-                format!("closed, as nothing but its hooks keeps up its policy: {}", faults.join("; "));
-            return (off(), Err(message.into()));
-        }
-        let mut changed = 0;
-        let mut passes = false;
-        match self.kernel.apply(attached).await {
-            Ok(applied) => {
-                changed = applied.changed;
-                faults.extend(applied.obstacles.iter().map(ToString::to_string));
-            }
-            Err(error) => {
-                passes = matches!(error, KernelError::Vanished { .. } | KernelError::Down { .. });
-                faults.push(error.to_string());
-            }
-        }
-        let message = faults.join("; ");
-        (hooks, if faults.is_empty() { Ok(changed) } else { Err(Failure { message, passes }) })
-    }
-
-    /// Takes everything of ours from an interface, which may be gone; how many things that took.
-    async fn close(&mut self, ifindex: u32) -> Result<usize, Failure> {
-        let link = self.facts.links.iter().find(|(_, link)| link.ifindex == ifindex);
-        let mut faults = Vec::new();
-        let mut changed = 0;
-        // The name it has at present, which need not be the one we met it under.
-        if let Some(interface) = link.and_then(|(name, _)| name.parse::<InterfaceName>().ok()) {
-            match self.kernel.remove(ifindex, &interface).await {
-                Ok(removed) => changed = removed,
-                Err(KernelError::Vanished { .. }) => {}
-                Err(error) => faults.push(error.to_string()),
-            }
-        }
-        self.rests.forget(ifindex);
-        if let Ok(fast_path) = &mut self.fast_path
-            && let Err(error) = fast_path.remove(ifindex)
-        {
-            faults.push(in_one_line(&error));
-        }
-        if faults.is_empty() { Ok(changed) } else { Err(faults.join("; ").into()) }
     }
 
     /// There is a fast path, so routes to other hosts are mirrored into its maps.
@@ -468,73 +377,6 @@ impl Host {
                 Some((Role::Blocked(_), _)) => tracing::info!("{interface}: blocked, as no endpoint has it"),
                 None => tracing::info!("{interface}: gone"),
             },
-        }
-    }
-
-    fn status(&self, server: &Server) -> Status {
-        let fast_path = match &self.fast_path {
-            Ok(_) => FastPathStatus { state: FastPathState::On, reason: None },
-            Err(status) => status.clone(),
-        };
-        let on = self.fast_path.is_ok();
-        let conflicts = [&self.plan.conflicts, self.routing.conflicts()].concat();
-        let routes = self.uplinks.routes();
-        Status {
-            node: self.config.node.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            ready: self.ready,
-            faults: self
-                .host_fault
-                .iter()
-                .cloned()
-                .chain(server.problems())
-                .chain(self.policing.fault())
-                .chain(self.rules.fault())
-                .collect(),
-            fast_path,
-            endpoints: self
-                .plan
-                .endpoints
-                .iter()
-                .map(|(name, plan)| report::status(name, plan, on, &self.evidence(name, plan, server)))
-                .collect(),
-            blocked: self.plan.blocked.values().map(ToString::to_string).collect(),
-            policies: self.policing.counted(),
-            problems: status::problems(&self.snapshot, &conflicts),
-            bird: None,
-            uplinks: self.uplinks.status(),
-            drift: self.drift + routes.as_ref().map_or(0, |routes| routes.drift),
-            routes,
-        }
-    }
-
-    fn details(&self, server: &Server) -> Vec<EndpointDetail> {
-        let on = self.fast_path.is_ok();
-        let endpoints = self.plan.endpoints.iter();
-        let detail = |(name, plan)| report::detail(name, plan, on, &self.evidence(name, plan, server));
-        endpoints.map(detail).collect()
-    }
-
-    fn evidence(&self, name: &EndpointName, plan: &EndpointPlan, server: &Server) -> Evidence<'_> {
-        let policy = self.policing.of(name);
-        let EndpointPlan::Attached(attached) = plan else {
-            return Evidence { policy, ..Evidence::default() };
-        };
-        let fast_path = self.fast_path.as_ref().ok();
-        fn read<T>(attached: &Attached, read: Result<Option<T>, FastPathError>) -> Option<T> {
-            read.unwrap_or_else(|error| {
-                tracing::warn!("{}: {}", attached.interface, in_one_line(&error));
-                None
-            })
-        }
-        let counters = fast_path.and_then(|path| read(attached, path.counters(attached.ifindex)));
-        let pressure = fast_path.and_then(|path| read(attached, path.flow_pressure(attached.ifindex)));
-        Evidence {
-            entry: self.ledger.get(attached.ifindex),
-            counters: counters.unwrap_or_default(),
-            flow_pressure: pressure.unwrap_or_default(),
-            served: server.stats(attached.ifindex).unwrap_or_default(),
-            policy,
         }
     }
 }

@@ -1,14 +1,21 @@
 //! What control clients are told and may have done: at once, or by a task of its own where that takes longer.
 
 use super::Host;
+use crate::apply::fastpath::FastPathError;
 use crate::cause::in_one_line;
 use crate::config::{Config, EndpointToHost};
 use crate::daemon::compare::{self, Present};
 use crate::daemon::explain::rules::Judged;
 use crate::daemon::explain::{self, Knowledge};
+use crate::daemon::report::{self, Evidence};
+use crate::plan::{Attached, EndpointPlan};
+use crate::resource::EndpointName;
 use crate::serve::Server;
 use crate::serve::control::{Reply, Verb};
-use crate::status::{ExplainQuery, RoutesQuery, RoutesReport, Selection};
+use crate::status::{
+    self, EndpointDetail, ExplainQuery, FastPathState, FastPathStatus, RoutesQuery, RoutesReport, Selection,
+    Status,
+};
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
@@ -137,6 +144,73 @@ impl Host {
             };
             send(client, reply);
         });
+    }
+
+    fn status(&self, server: &Server) -> Status {
+        let fast_path = match &self.fast_path {
+            Ok(_) => FastPathStatus { state: FastPathState::On, reason: None },
+            Err(status) => status.clone(),
+        };
+        let on = self.fast_path.is_ok();
+        let conflicts = [&self.plan.conflicts, self.routing.conflicts()].concat();
+        let routes = self.uplinks.routes();
+        Status {
+            node: self.config.node.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ready: self.ready,
+            faults: self
+                .host_fault
+                .iter()
+                .cloned()
+                .chain(server.problems())
+                .chain(self.policing.fault())
+                .chain(self.rules.fault())
+                .collect(),
+            fast_path,
+            endpoints: self
+                .plan
+                .endpoints
+                .iter()
+                .map(|(name, plan)| report::status(name, plan, on, &self.evidence(name, plan, server)))
+                .collect(),
+            blocked: self.plan.blocked.values().map(ToString::to_string).collect(),
+            policies: self.policing.counted(),
+            problems: status::problems(&self.snapshot, &conflicts),
+            bird: None,
+            uplinks: self.uplinks.status(),
+            drift: self.drift + routes.as_ref().map_or(0, |routes| routes.drift),
+            routes,
+        }
+    }
+
+    fn details(&self, server: &Server) -> Vec<EndpointDetail> {
+        let on = self.fast_path.is_ok();
+        let endpoints = self.plan.endpoints.iter();
+        let detail = |(name, plan)| report::detail(name, plan, on, &self.evidence(name, plan, server));
+        endpoints.map(detail).collect()
+    }
+
+    fn evidence(&self, name: &EndpointName, plan: &EndpointPlan, server: &Server) -> Evidence<'_> {
+        let policy = self.policing.of(name);
+        let EndpointPlan::Attached(attached) = plan else {
+            return Evidence { policy, ..Evidence::default() };
+        };
+        let fast_path = self.fast_path.as_ref().ok();
+        fn read<T>(attached: &Attached, read: Result<Option<T>, FastPathError>) -> Option<T> {
+            read.unwrap_or_else(|error| {
+                tracing::warn!("{}: {}", attached.interface, in_one_line(&error));
+                None
+            })
+        }
+        let counters = fast_path.and_then(|path| read(attached, path.counters(attached.ifindex)));
+        let pressure = fast_path.and_then(|path| read(attached, path.flow_pressure(attached.ifindex)));
+        Evidence {
+            entry: self.ledger.get(attached.ifindex),
+            counters: counters.unwrap_or_default(),
+            flow_pressure: pressure.unwrap_or_default(),
+            served: server.stats(attached.ifindex).unwrap_or_default(),
+            policy,
+        }
     }
 }
 
