@@ -165,6 +165,20 @@ pub const LARGE: Contest = Contest {
     small: false,
 };
 
+/// Frames of any length that XDP can finish, from guests.
+pub const WHOLE: Contest = Contest {
+    carriers: &[
+        Carrier::Serval,
+        Carrier::BareXdp,
+        Carrier::ServalTc,
+        Carrier::BareTc,
+        Carrier::Kernel,
+        Carrier::Ip6tables,
+        Carrier::Nftables,
+    ],
+    small: true,
+};
+
 impl Contest {
     /// The arm that nothing on the hook of `carrier` can beat.
     pub const fn limit(self, carrier: Carrier) -> Option<Carrier> {
@@ -323,6 +337,14 @@ impl Path {
 }
 
 impl Path {
+    /// Has whoever minds know that the first VM sends long frames.
+    pub fn expect_long_frames(&mut self) -> Result<()> {
+        match &mut self.works {
+            Works::Serval { serval, xdp: true } => self.host.enter(|| serval.rest(self.ifindex[0])),
+            _ => Ok(()),
+        }
+    }
+
     /// Solicitations answered so far: by our counter where it is ours to answer, else by the kernel's.
     pub fn answered(&self, ours: Counter, kernels: &str) -> Result<u64> {
         match &self.works {

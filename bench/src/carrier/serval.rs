@@ -38,6 +38,13 @@ impl Serval {
         host.enter(|| attach(ifindex, xdp, policed, setting))
     }
 
+    /// Has XDP rest on a TAP, as the daemon does while its VM sends long frames.
+    pub fn rest(&mut self, ifindex: u32) -> Result<()> {
+        let report = self.fastpath.rest(ifindex, true).context("the TAP has no endpoint")?;
+        ensure!(report.xdp == XdpHook::Off, "{report:?}");
+        Ok(())
+    }
+
     /// Counters of the endpoint behind a TAP.
     pub fn counters(&self, ifindex: u32) -> Result<Counters> {
         self.fastpath.counters(ifindex)?.context("the endpoint has no counters")

@@ -9,6 +9,7 @@ use crate::report::{Metric, Outcome};
 use crate::rounds::{Measured, Work, interleave};
 use crate::statistics::Better;
 use anyhow::{Context, Result, ensure};
+use serval_tests::tap::Offloads;
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,7 +33,7 @@ pub fn run(quick: bool) -> Result<Vec<Outcome>> {
     let (rounds, time) =
         if quick { (2, Duration::from_millis(200)) } else { (15, Duration::from_millis(500)) };
     let mut arms = LARGE.arms(|carrier| {
-        let guests = Guests::new(carrier)?;
+        let guests = Guests::new(carrier, Offloads::ALL)?;
         // The server's half of a connection is remembered for a minute.
         guests.from.namespace.set_sysctl("net/ipv4/ip_local_port_range", "1024 65535")?;
         Ok(Box::new(Connections { guests, time }))

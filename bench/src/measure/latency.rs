@@ -18,6 +18,7 @@ pub const NAME: &str = "latency";
 pub const METRICS: &[Metric] = &[
     Metric { name: "p50", unit: "ns", better: Better::Less },
     Metric { name: "p99", unit: "ns", better: Better::Less },
+    Metric { name: "p99.9", unit: "ns", better: Better::Less },
 ];
 
 /// Bytes of a frame.
@@ -64,7 +65,7 @@ impl<B: Between> Work for OneByOne<B> {
             return Ok(Measured::Rejected(wrong));
         }
         times.sort_by(f64::total_cmp);
-        Ok(Measured::Proven([0.5, 0.99].iter().filter_map(|q| quantile(&times, *q)).collect()))
+        Ok(Measured::Proven([0.5, 0.99, 0.999].iter().filter_map(|q| quantile(&times, *q)).collect()))
     }
 }
 

@@ -58,7 +58,10 @@ impl Wire<Path> {
     pub fn on(host: &Arc<Namespace>, carrier: Carrier, kind: Kind, setting: &Setting) -> Result<Self> {
         let [near_tap, far_tap] = ENDS.map(|end| open(host, end.tap, kind));
         let (near_tap, far_tap) = (near_tap?, far_tap?);
-        let path = Path::new(host, carrier, setting, kind.hook())?;
+        let mut path = Path::new(host, carrier, setting, kind.hook())?;
+        if let Kind::Segments(_) = kind {
+            path.expect_long_frames()?;
+        }
         Ok(Self::between(path, near_tap, far_tap, kind, Way::across(carrier, setting.far)))
     }
 
