@@ -2,7 +2,7 @@
 //! is swept by the next one.
 
 use crate::netns;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
@@ -57,15 +57,22 @@ pub fn own() -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// Removes all it can; the error tells of each that stays.
 fn remove(whose: Owner) -> Result<()> {
+    let mut stay = Vec::new();
     for name in netns::names()?.iter().filter(|name| owner(name) == Some(whose)) {
-        netns::remove(name)?;
-    }
-    for path in directories()? {
-        if path.file_name().and_then(|name| owner(name.to_str()?)) == Some(whose) {
-            fs::remove_dir_all(path)?;
+        if let Err(error) = netns::remove(name) {
+            stay.push(format!("{name}: {error:#}"));
         }
     }
+    for path in directories()? {
+        if path.file_name().and_then(|name| owner(name.to_str()?)) == Some(whose)
+            && let Err(error) = fs::remove_dir_all(&path)
+        {
+            stay.push(format!("{}: {error}", path.display()));
+        }
+    }
+    ensure!(stay.is_empty(), "{}", stay.join("; "));
     Ok(())
 }
 
@@ -98,6 +105,7 @@ fn directories() -> Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     #[test]
     fn names_say_whose_they_are() {
@@ -107,5 +115,21 @@ mod tests {
         assert_eq!(owner("serval-test.4194305.0.x"), Some(Owner::Dead));
         assert_eq!(owner("serval-test.x"), None);
         assert_eq!(owner("somebody-else"), None);
+    }
+
+    #[test]
+    fn what_cannot_be_removed_keeps_nothing_else() -> Result<()> {
+        crate::require_rig!();
+        let busy = "serval-test.4194305.0.busy";
+        let path = Path::new("/run/netns").join(busy);
+        // A namespace is a file that is bound over.
+        fs::create_dir_all(&path)?;
+        let other = env::temp_dir().join("serval-test.4194305.1.other");
+        fs::create_dir_all(&other)?;
+        let swept = remove(Owner::Dead);
+        fs::remove_dir(&path)?;
+        assert!(swept.unwrap_err().to_string().contains(busy));
+        assert!(!other.exists());
+        Ok(())
     }
 }
