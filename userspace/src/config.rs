@@ -166,6 +166,8 @@ pub struct PolicyConfig {
     pub enforce: bool,
     /// What becomes of packets from VMs to the host itself.
     pub endpoint_to_host: EndpointToHost,
+    /// What becomes of packets from the host itself to VMs.
+    pub host_to_endpoint: HostToEndpoint,
     /// VXLAN (UDP to port 4789) from VMs is for policy to judge: Felix' `AllowVXLANPacketsFromWorkloads`. Else it is dropped.
     pub allow_vxlan: bool,
     /// The same of IPv4 in IPv6 (protocol 4): Felix' `AllowIPIPPacketsFromWorkloads`.
@@ -174,7 +176,13 @@ pub struct PolicyConfig {
 
 impl Default for PolicyConfig {
     fn default() -> Self {
-        Self { enforce: true, endpoint_to_host: EndpointToHost::Drop, allow_vxlan: false, allow_ipip: false }
+        Self {
+            enforce: true,
+            endpoint_to_host: EndpointToHost::Drop,
+            host_to_endpoint: HostToEndpoint::Accept,
+            allow_vxlan: false,
+            allow_ipip: false,
+        }
     }
 }
 
@@ -187,6 +195,17 @@ pub enum EndpointToHost {
     Drop,
     /// What the VM's egress policy allows.
     Accept,
+}
+
+/// `policy.host_to_endpoint`. What every VM needs of its host passes anyway.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HostToEndpoint {
+    /// Everything passes, as in Calico.
+    #[default]
+    Accept,
+    /// What the VM's ingress policy allows.
+    Policy,
 }
 
 /// `[fastpath]`.

@@ -21,6 +21,7 @@ fn says_which_privileges_are_missing() {
         uplink: UplinkMode::Tc,
         policed: false,
         host_is_open: false,
+        host_is_judged: false,
         max_flows: 1,
         flows_per_endpoint: 1,
         answer_rate: Rate::UNLIMITED,

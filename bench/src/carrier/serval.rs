@@ -81,6 +81,7 @@ fn attach(ifindex: &[u32], xdp: bool, policed: bool, setting: &Setting) -> Resul
         uplink: UplinkMode::Tc,
         policed,
         host_is_open: false,
+        host_is_judged: false,
         max_flows: if policed { limits.flows } else { 1 },
         flows_per_endpoint: setting.flows.max(limits.flows_per_endpoint),
         answer_rate,

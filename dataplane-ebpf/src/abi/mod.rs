@@ -161,6 +161,8 @@ pub mod names {
     pub const TICK: &str = "TICK";
     /// Global `u32`: 1 lets VMs talk to the host as far as their own policy allows.
     pub const HOST_IS_OPEN: &str = "HOST_IS_OPEN";
+    /// Global `u32`: 1 has what the host itself sends to VMs judged by their own policy, but for what every VM needs.
+    pub const HOST_IS_JUDGED: &str = "HOST_IS_JUDGED";
     /// Global [`Rate`](super::Rate): solicitations of an endpoint that are answered.
     pub const ANSWER_RATE: &str = "ANSWER_RATE";
     /// Global [`Rate`](super::Rate): packets of an endpoint that are handed to the host itself.

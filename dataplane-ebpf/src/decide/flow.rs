@@ -16,9 +16,10 @@ pub use lifetime::{is_over, is_settled, tcp};
 pub use question::{Party, Question, question_flags};
 
 use super::event::Told;
-use super::policy::Decision;
+use super::policy::{Decision, Subject};
+use super::question::{DHCP6, DNS};
 use crate::abi::{ChainPair, Flow, FlowKey, Reason, RingPlace, Way, event_kinds, flow_flags};
-use crate::wire::protocol;
+use crate::wire::{icmp6, protocol};
 use core::hint::cold_path;
 use lifetime::{begins_anew, establishes, may_begin};
 
@@ -62,6 +63,9 @@ pub trait Flows {
 
     /// VMs may talk to the host as far as their own policy allows.
     fn host_is_open(&self) -> bool;
+
+    /// What the host itself sends to VMs is judged by their own policy.
+    fn host_is_judged(&self) -> bool;
 
     /// Counts that a rule decided.
     fn count_rule(&self, counter: u32);
@@ -180,7 +184,8 @@ pub fn known<T: Flows>(tables: &T, question: &Question, asked: bool) -> u32 {
     }
     match flow {
         Some(flow) if !begins_anew(flow, question) => {
-            if !asked && flow.generation != tables.generation() && flow.flags & flow_flags::HOST == 0 {
+            let free = flow.flags & flow_flags::HOST != 0 && !tables.host_is_judged();
+            if !asked && flow.generation != tables.generation() && !free {
                 cold_path();
                 let answers = flow.flags & flow_flags::REPLY != 0;
                 return if answers { known::AGAIN_ANSWER } else { known::AGAIN };
@@ -215,7 +220,7 @@ fn special(question: &Question, belongs: bool) -> u32 {
 #[inline(always)]
 fn ask<T: Flows>(tables: &T, question: &Question, answer: bool) -> Result<(), Reason> {
     let (from, to) = if answer { (&question.to, &question.from) } else { (&question.from, &question.to) };
-    if from.is_host() {
+    if from.is_host() && (!tables.host_is_judged() || every_vm_needs(&question.subject(answer))) {
         return Ok(());
     }
     if from.is_endpoint() {
@@ -234,6 +239,29 @@ fn ask<T: Flows>(tables: &T, question: &Question, answer: bool) -> Result<(), Re
         allows(tables, chains.ingress, question, answer)?;
     }
     Ok(())
+}
+
+/// What the host may say to VMs whatever policy says, the other side of what they may say to it
+/// ([`question`](super::question)): multicast listeners, discovery, DHCPv6, DNS. Errors of its own are not asked about.
+#[inline(always)]
+fn every_vm_needs(subject: &Subject<'_>) -> bool {
+    let kind = (subject.destination_port >> 8) as u8;
+    match subject.protocol {
+        protocol::ICMP6 => matches!(
+            kind,
+            icmp6::MLD_QUERY
+                | icmp6::MLD_REPORT
+                | icmp6::MLD_DONE
+                | icmp6::MLD2_REPORT
+                | icmp6::ROUTER_ADVERTISEMENT
+                | icmp6::NEIGHBOUR_SOLICITATION
+                | icmp6::NEIGHBOUR_ADVERTISEMENT
+        ),
+        protocol::UDP => {
+            subject.source_port == DNS || (subject.destination_port, subject.source_port) == DHCP6
+        }
+        _ => false,
+    }
 }
 
 #[inline(always)]

@@ -12,8 +12,8 @@ const ERROR_LEN: usize = 8;
 /// Types below are errors (RFC 4443 section 2.1).
 const INFORMATIONAL: u8 = 128;
 /// UDP ports of DHCPv6 clients and servers, and of DNS.
-const DHCP6: (u16, u16) = (546, 547);
-const DNS: u16 = 53;
+pub(super) const DHCP6: (u16, u16) = (546, 547);
+pub(super) const DNS: u16 = 53;
 
 /// Writes what is to be asked about a packet, at the generation and epoch that are there; `false` when nothing is: what every VM needs of its host is always allowed
 /// (as Felix does for OpenStack).

@@ -69,6 +69,10 @@ static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 #[unsafe(no_mangle)]
 static HOST_IS_OPEN: Global<u32> = Global::new(0);
 
+/// See `abi::names::HOST_IS_JUDGED`.
+#[unsafe(no_mangle)]
+static HOST_IS_JUDGED: Global<u32> = Global::new(0);
+
 /// See `abi::names::POLICED`.
 #[unsafe(no_mangle)]
 static POLICED: Global<u32> = Global::new(0);
@@ -326,6 +330,11 @@ impl Flows for PolicyTables {
     #[inline(always)]
     fn host_is_open(&self) -> bool {
         HOST_IS_OPEN.load() != 0
+    }
+
+    #[inline(always)]
+    fn host_is_judged(&self) -> bool {
+        HOST_IS_JUDGED.load() != 0
     }
 
     #[inline(always)]

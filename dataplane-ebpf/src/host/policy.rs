@@ -20,6 +20,8 @@ pub struct MemoryPolicies {
     pub now: Cell<u32>,
     /// `HOST_IS_OPEN`.
     pub host_is_open: bool,
+    /// `HOST_IS_JUDGED`.
+    pub host_is_judged: bool,
     /// Flows of an endpoint.
     pub quota: u32,
     /// `POLICIES`, as of now.
@@ -154,6 +156,10 @@ impl Flows for MemoryPolicies {
 
     fn host_is_open(&self) -> bool {
         self.host_is_open
+    }
+
+    fn host_is_judged(&self) -> bool {
+        self.host_is_judged
     }
 
     fn count_rule(&self, counter: u32) {

@@ -47,6 +47,8 @@ pub struct Story {
     pub name: &'static str,
     /// VMs may talk to the host as far as their policy allows.
     pub host_is_open: bool,
+    /// What the host sends to VMs is judged by their policy.
+    pub host_is_judged: bool,
     /// Flows that an endpoint may have.
     pub quota: u32,
     /// What happens.
@@ -127,7 +129,14 @@ impl Story {
 }
 
 fn story(name: &'static str, acts: impl Into<Vec<Act>>, flows: &[&'static str]) -> Story {
-    Story { name, host_is_open: false, quota: 64, acts: acts.into(), flows: flows.to_vec() }
+    Story {
+        name,
+        host_is_open: false,
+        host_is_judged: false,
+        quota: 64,
+        acts: acts.into(),
+        flows: flows.to_vec(),
+    }
 }
 
 /// A packet that gets where it is to go; what is for the host is handed on by all hooks.

@@ -18,9 +18,9 @@ impl Programs {
         Self::load_with(object, &[(names::POLICED, 1)])
     }
 
-    /// The same, and the host is open to VMs.
-    pub fn load_open(object: &Path) -> Self {
-        Self::load_with(object, &[(names::POLICED, 1), (names::HOST_IS_OPEN, 1)])
+    /// The same, and one of `names::HOST_IS_OPEN` and `names::HOST_IS_JUDGED` is true.
+    pub fn load_policed_and(object: &Path, global: &'static str) -> Self {
+        Self::load_with(object, &[(names::POLICED, 1), (global, 1)])
     }
 
     /// Makes the maps of policy what `policies` has, and gives each of `slots` its quota. Flows stay.

@@ -2,14 +2,13 @@
 //! the flows that are remembered.
 
 use crate::runs::{NOWHERE, SLOTS, Seen, difference, in_namespace, on_host_at};
-use dataplane_ebpf::abi::Address;
+use dataplane_ebpf::abi::{Address, names};
 use dataplane_ebpf::decide::{Action, to_vm};
 use dataplane_ebpf::host::{MemoryFrame, MemoryPolicies, MemoryTables};
 use serval_tests::cases::policy::{self, Act, Hooks, Names, Passage, Story};
 use serval_tests::cases::{Devices, VM_B, VM_C, from_a};
 use serval_tests::frame::Payload;
 use serval_tests::program::{At, INGRESS, Programs};
-use std::path::Path;
 
 const HOOKS: [Hooks; 2] = [Hooks::Both, Hooks::Tc];
 
@@ -31,7 +30,8 @@ impl OnHost {
     fn new(story: &Story, devices: Devices) -> Self {
         let mut tables = policy::tables(devices);
         let policies = tables.policies.as_mut().expect("policy");
-        (policies.host_is_open, policies.quota) = (story.host_is_open, story.quota);
+        (policies.host_is_open, policies.host_is_judged) = (story.host_is_open, story.host_is_judged);
+        policies.quota = story.quota;
         Self { tables, devices }
     }
 
@@ -175,11 +175,14 @@ fn what_was_judged_for_another_vm_is_judged_where_it_arrives() {
 fn loaded_programs_play_the_stories() {
     in_namespace(|object, devices| {
         let mut faults = Vec::new();
-        for (host_is_open, load) in
-            [(false, Programs::load_policed as fn(&Path) -> Programs), (true, Programs::load_open)]
-        {
-            let mut programs = load(object);
-            for story in policy::stories().iter().filter(|story| story.host_is_open == host_is_open) {
+        let stories = policy::stories();
+        for (open, judged, mut programs) in [
+            (false, false, Programs::load_policed(object)),
+            (true, false, Programs::load_policed_and(object, names::HOST_IS_OPEN)),
+            (false, true, Programs::load_policed_and(object, names::HOST_IS_JUDGED)),
+        ] {
+            let told = |story: &&Story| (story.host_is_open, story.host_is_judged) == (open, judged);
+            for story in stories.iter().filter(told) {
                 for hooks in HOOKS {
                     let mut stage = Loaded::new(&mut programs, story, devices);
                     faults.extend(play(story, hooks, devices, &mut stage));

@@ -4,10 +4,12 @@ use crate::rig::{NODE, Rig, UPLINK, global, resources};
 use anyhow::{Result, ensure};
 use serval_tests::cloud::{address, mac};
 use serval_tests::frame::{
-    DESTINATION_OPTIONS, Extension, FRAGMENT, Frame, Ipv6, Payload, link_local, mac_text, multicast_mac,
+    DESTINATION_OPTIONS, Extension, FRAGMENT, Frame, Ipv6, Payload, addresses, link_local, mac_text,
+    multicast_mac,
 };
 use serval_tests::require_rig;
-use std::net::Ipv6Addr;
+use std::io::ErrorKind;
+use std::net::{Ipv6Addr, UdpSocket};
 
 const A: &str = "tap1";
 const B: &str = "tap2";
@@ -210,5 +212,49 @@ fn the_host_is_as_open_as_it_is_configured() -> Result<()> {
     rig.load(&resources(&one_way())?)?;
     ensure!(answered(&rig, A, address(1))?, "VM 1 may talk to everybody");
     ensure!(!answered(&rig, B, address(2))?, "VM 2 may talk to nobody");
+    Ok(())
+}
+
+#[test]
+fn the_host_is_judged_where_it_is_configured() -> Result<()> {
+    require_rig!();
+    let to_seven = global(
+        "seven",
+        "{ingress: [{action: Allow, protocol: UDP, destination: {ports: [7]}}], types: [Ingress]}",
+    );
+    let mut rig = rig("nftjudged", &(endpoints() + &to_seven))?;
+    let host: Ipv6Addr = "2001:db8:5e::1".parse()?;
+    rig.host.add_address("lo", host)?;
+    let sends = |rig: &Rig, from: u16, to: u16| -> Result<bool> {
+        let socket = rig.host.enter(|| Ok(UdpSocket::bind((host, from))?))?;
+        // What a rule of the way out drops, the sender hears of.
+        match socket.send_to(b"data", (address(1), to)) {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
+            sent => ensure!(sent? == 4, "cut"),
+        }
+        Ok(rig.tap(A)?.drain()?.iter().any(|frame| addresses(frame) == Some((host, address(1)))))
+    };
+    ensure!(sends(&rig, 1000, 8)?, "the host may call whom it wants");
+    rig.judge_host();
+    rig.load(&resources(&(endpoints() + &to_seven))?)?;
+    ensure!(!sends(&rig, 1000, 8)?, "the flow goes on");
+    ensure!(!sends(&rig, 1001, 8)?, "VM 1 takes no datagram to port 8");
+    ensure!(sends(&rig, 1001, 7)?, "VM 1 takes datagrams to port 7");
+    ensure!(sends(&rig, 53, 9)?, "DNS is answered");
+    ensure!(sends(&rig, 547, 546)?, "DHCPv6 is answered");
+
+    // The VM answers what its policy has let in, and nothing else.
+    let server = rig.host.enter(|| Ok(UdpSocket::bind((host, 1001))?))?;
+    server.set_nonblocking(true)?;
+    let mut bytes = [0; 8];
+    for (from, arrives) in [(7, true), (8, false)] {
+        let answer = rig.frame(A, (address(1), host), Payload::udp(from, 1001, b"answer"))?;
+        rig.tap(A)?.send(&answer)?;
+        ensure!(server.recv_from(&mut bytes).is_ok() == arrives, "an answer from port {from}");
+    }
+    rig.load(&resources(&endpoints())?)?;
+    let answer = rig.frame(A, (address(1), host), Payload::udp(7, 1001, b"answer"))?;
+    rig.tap(A)?.send(&answer)?;
+    ensure!(server.recv_from(&mut bytes).is_err(), "an answer to what is no longer allowed");
     Ok(())
 }

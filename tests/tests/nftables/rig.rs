@@ -30,6 +30,7 @@ pub struct Rig {
     pub nftables: Nftables,
     taps: BTreeMap<String, RawGuest>,
     host_is_open: bool,
+    host_is_judged: bool,
     limits: LimitsConfig,
 }
 
@@ -50,6 +51,7 @@ impl Rig {
             nftables: Nftables::default(),
             taps: BTreeMap::new(),
             host_is_open: false,
+            host_is_judged: false,
             limits: LimitsConfig::default(),
         };
         for (tap, mac) in taps.iter().chain([&(UPLINK, ROUTER_MAC)]) {
@@ -67,6 +69,11 @@ impl Rig {
     /// VMs may talk to the host.
     pub fn open_host(&mut self) {
         self.host_is_open = true;
+    }
+
+    /// What the host sends to VMs is judged by their policy.
+    pub fn judge_host(&mut self) {
+        self.host_is_judged = true;
     }
 
     /// Counts from now on who passes the guard.
@@ -126,8 +133,12 @@ impl Rig {
             facts.links.insert(name, link);
         }
         let plan = plan::plan(resources, &facts, plan::Settings { node: NODE, tap_prefix: "tap" });
-        let settings =
-            nftables::Settings { tap_prefix: "tap", host_is_open: self.host_is_open, limits: &self.limits };
+        let settings = nftables::Settings {
+            tap_prefix: "tap",
+            host_is_open: self.host_is_open,
+            host_is_judged: self.host_is_judged,
+            limits: &self.limits,
+        };
         Ok(nftables::ruleset(&policies(resources, NODE, Tunnels::default()), &plan, settings))
     }
 

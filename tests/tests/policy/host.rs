@@ -73,9 +73,44 @@ fn the_host_is_open_as_far_as_policy_allows_where_it_is_configured() -> Result<(
 }
 
 #[test]
+fn the_host_is_judged_where_it_is_configured() -> Result<()> {
+    require_rig!();
+    let judged = "[policy]\nhost_to_endpoint = \"policy\"\n";
+    let in_seven = (
+        "seven",
+        "all()",
+        "types: [Ingress], ingress: [{ action: Allow, protocol: UDP, destination: { ports: [7] } }]",
+    );
+    let cloud = Cloud::new("hostjudged", 1, judged, Offloads::NONE, &[in_seven])?;
+    let host = &cloud.host().namespace;
+    let explain = |port: &str| -> Result<bool> {
+        let (from, to) = (host_address(1).to_string(), name(1));
+        let arguments = ["explain", "--from", &from, "--to", &to, "--protocol", "UDP", "--port", port];
+        Ok(cloud.host().serval(&arguments)?.status.success())
+    };
+    for (port, passes) in [(7, true), (8, false)] {
+        let server = super::rig::socket(cloud.namespace(Vm(1)), port)?;
+        let client = super::rig::socket(host, 0)?;
+        let before = cloud.status(1)?.dropped_for("policy");
+        let arrived = eventually("a datagram of the host to arrive or be counted", PATIENCE, || {
+            client.send_to(b"question", (address(1), port))?;
+            if super::rig::receive(&server)?.is_some() {
+                return Ok(Some(true));
+            }
+            Ok((cloud.status(1)?.dropped_for("policy") > before).then_some(false))
+        })?;
+        ensure!(arrived == passes, "port {port}");
+        ensure!(explain(&port.to_string())? == passes, "port {port} is explained otherwise");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_closed_vm_boots_by_advertisement_and_dhcp() -> Result<()> {
     require_rig!();
     let mut host = Host::policed("boots")?;
+    // What every VM needs comes from a host that is judged, too.
+    host.configure("[policy]\nhost_to_endpoint = \"policy\"\n")?;
     host.start()?;
     host.put("subnet.yaml", subnet().document())?;
     host.put_endpoint(&endpoint(1))?;

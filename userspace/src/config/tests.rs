@@ -123,6 +123,10 @@ fn a_wrong_value_says_line_column_key_and_what_is_right() {
             "[policy]\nendpoint_to_host = 'return'",
             "2:20: policy.endpoint_to_host: unknown variant `return`, expected `drop` or `accept`",
         ),
+        (
+            "[policy]\nhost_to_endpoint = 'drop'",
+            "2:20: policy.host_to_endpoint: unknown variant `drop`, expected `accept` or `policy`",
+        ),
         ("[limits]\nroutes = 0", "2:10: limits.routes: 0 is out of range: 1 to 16777216 routes"),
         (
             "[dhcp6]\nserver_duid = '00:03'",

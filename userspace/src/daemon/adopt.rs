@@ -3,7 +3,7 @@
 use super::HANDOVER;
 use crate::apply::fastpath::{FastPath, FastPathError, Settings, detach_pinned};
 use crate::cause::in_one_line;
-use crate::config::{Config, EndpointToHost, XdpMode};
+use crate::config::{Config, EndpointToHost, HostToEndpoint, XdpMode};
 use crate::status::{FastPathState, FastPathStatus};
 use dataplane_ebpf::abi::Rate;
 use std::time::Instant;
@@ -47,6 +47,7 @@ pub fn open(config: &Config) -> Result<FastPath, FastPathError> {
         uplink: config.fastpath.uplink,
         policed: config.policy.enforce,
         host_is_open: config.policy.endpoint_to_host == EndpointToHost::Accept,
+        host_is_judged: config.policy.host_to_endpoint == HostToEndpoint::Policy,
         max_flows: config.limits.flows,
         flows_per_endpoint: config.limits.flows_per_endpoint,
         answer_rate: Rate::new(config.limits.answer_rate, config.limits.answer_burst),

@@ -65,7 +65,11 @@ pub fn prepare(query: &ExplainQuery, known: &Knowledge<'_>) -> Result<Prepared, 
         ExplainQuery::Packet { from, to, upper } => {
             let (sender, source) = place(from, known.resources, &endpoints)?;
             let (_, destination) = place(to, known.resources, &endpoints)?;
-            let sender = sender.map_or_else(|| known.outside(), Sender::Endpoint);
+            let sender = match sender {
+                Some(ifindex) => Sender::Endpoint(ifindex),
+                None if known.fast_path.party(source) == Party::HOST => Sender::Host,
+                None => known.outside(),
+            };
             let upper = upper_layer(*upper);
             let (source_mac, destination_mac) = match sender {
                 Sender::Endpoint(ifindex) => {
@@ -74,6 +78,7 @@ pub fn prepare(query: &ExplainQuery, known: &Knowledge<'_>) -> Result<Prepared, 
                 }
                 // Whatever its router's is; locally administered.
                 Sender::Uplink(_, mac) => ([2, 0, 0, 0, 0, 1], mac),
+                Sender::Host => ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]),
             };
             (sender, packet::frame(&Ends { source_mac, destination_mac, source, destination }, upper))
         }
@@ -86,6 +91,10 @@ pub fn prepare(query: &ExplainQuery, known: &Knowledge<'_>) -> Result<Prepared, 
     };
     let (source, destination) = packet::addresses(&frame).ok_or("the frame is no IPv6 packet")?;
     let to = known.fast_path.party(destination);
+    let receives = |(_, attached): &(EndpointName, Attached)| {
+        attached.addresses.iter().any(|address| address.get() == destination)
+    };
+    let receiver = endpoints.iter().find(|(_, endpoint)| receives(endpoint)).map(|(ifindex, _)| *ifindex);
     let (entrance, from) = match sender {
         Sender::Endpoint(ifindex) => {
             let name = &endpoints[&ifindex].0;
@@ -93,12 +102,9 @@ pub fn prepare(query: &ExplainQuery, known: &Knowledge<'_>) -> Result<Prepared, 
             (Entrance::Tap { ifindex }, from.ok_or_else(|| format!("{name} has no fast path yet"))?)
         }
         Sender::Uplink(ifindex, _) => (Entrance::Uplink { ifindex }, Party::OUTSIDE),
+        Sender::Host => (Entrance::Out { ifindex: receiver.unwrap_or(0), received_on: 0 }, Party::HOST),
     };
-    let receives = |(_, attached): &(EndpointName, Attached)| {
-        attached.addresses.iter().any(|address| address.get() == destination)
-    };
-    let receiver = endpoints.iter().find(|(_, endpoint)| receives(endpoint)).map(|(ifindex, _)| *ifindex);
-    if matches!(entrance, Entrance::Uplink { .. }) && receiver.is_none() {
+    if !matches!(entrance, Entrance::Tap { .. }) && receiver.is_none() {
         return Err(format!("neither {source} nor {destination} is an endpoint of this host"));
     }
     let rehearsal = known.fast_path.rehearsal();
@@ -218,6 +224,8 @@ enum Sender {
     Endpoint(u32),
     /// Another host, by this uplink, whose MAC this is.
     Uplink(u32, [u8; 6]),
+    /// This host.
+    Host,
 }
 
 impl Knowledge<'_> {

@@ -5,7 +5,7 @@ use super::LAST_GOOD;
 use crate::apply::links;
 use crate::apply::nftables::{Nftables, NftablesError};
 use crate::cause::in_one_line;
-use crate::config::{Config, EndpointToHost};
+use crate::config::{Config, EndpointToHost, HostToEndpoint};
 use crate::plan::nftables::{Settings, ruleset};
 use crate::plan::policy::{Policies, policies};
 use crate::plan::{self, Plan};
@@ -51,6 +51,7 @@ impl Rules {
         let settings = Settings {
             tap_prefix: &config.tap_prefix,
             host_is_open: config.policy.endpoint_to_host == EndpointToHost::Accept,
+            host_is_judged: config.policy.host_to_endpoint == HostToEndpoint::Policy,
             limits: &config.limits,
         };
         let outcome = self.nftables.apply(&ruleset(policies, plan, settings));

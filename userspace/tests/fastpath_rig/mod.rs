@@ -63,6 +63,7 @@ impl Rig {
             uplink: UplinkMode::Tc,
             policed: false,
             host_is_open: false,
+            host_is_judged: false,
             max_flows: 1024,
             flows_per_endpoint: 16,
             answer_rate: Rate::UNLIMITED,

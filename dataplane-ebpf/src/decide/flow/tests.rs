@@ -108,6 +108,22 @@ fn the_host_may_and_is_closed() {
 }
 
 #[test]
+fn a_host_that_is_judged_is_asked_again() {
+    let mut tables = tables();
+    // It began before anybody asked.
+    passes(&tables, &packet(Party::HOST, SHUT, OUT, 0));
+    tables.host_is_judged = true;
+    tables.generation.set(1);
+    dropped(&tables, &packet(SHUT, Party::HOST, BACK, 0), Reason::Policy);
+    dropped(&tables, &packet(Party::HOST, SHUT, OUT, 0), Reason::Policy);
+    passes(&tables, &packet(Party::HOST, SERVER, OUT, tcp::SYN));
+    passes(&tables, &packet(SERVER, Party::HOST, BACK, tcp::SYN | tcp::ACK));
+    // A DNS server on the host answers.
+    passes(&tables, &packet(Party::HOST, SHUT, (53, 40_000), 0));
+    dropped(&tables, &packet(Party::HOST, SHUT, (54, 40_000), 0), Reason::Policy);
+}
+
+#[test]
 fn what_belongs_to_no_connection_is_dropped() {
     let tables = tables();
     for flags in [tcp::SYN | tcp::ACK, tcp::RST, tcp::FIN, tcp::SYN | tcp::FIN] {

@@ -13,7 +13,7 @@ const MLD_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16);
 const DHCP6_SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
 
 pub fn stories() -> Vec<Story> {
-    [always(), closed(), open(), from_the_host()].concat()
+    [always(), closed(), open(), from_the_host(), judged()].concat()
 }
 
 fn udp(from: Who, to: Who, source: u16, destination: u16) -> Passage {
@@ -117,4 +117,53 @@ fn from_the_host() -> Vec<Story> {
             "H Host > C udp 1000 2000 < C: seen established host (C)",
         ],
     )]
+}
+
+fn judged() -> Vec<Story> {
+    let icmp = |kind, rest: &[u8]| packet(Host, C, Payload::icmpv6(kind, 0, rest));
+    let mut stories = vec![
+        story(
+            "a host that is judged may call whom the VM's own policy lets in",
+            [
+                udp(Host, B, 1000, 5000).into(),
+                udp(B, Host, 5000, 1000).into(),
+                udp(Host, B, 1000, 5001).dropped(Reason::Policy).into(),
+                udp(Host, C, 1000, 5000).dropped(Reason::Policy).into(),
+                packet(Host, C, Payload::echo_request(7, 1, b"ping")).dropped(Reason::Policy).into(),
+                Act::Policy(CLOSED_SERVER),
+                udp(B, Host, 5000, 1000).dropped(Reason::Policy).into(),
+                udp(Host, B, 1000, 5000).dropped(Reason::Policy).into(),
+            ],
+            &[
+                "B B > Host udp 5000 1000 < H: answers seen established host (B)",
+                "H Host > B udp 1000 5000 < B: seen established host (B)",
+            ],
+        ),
+        story(
+            "a host that is judged says what every VM needs",
+            [
+                icmp(134, &[0; 12]).into(),
+                icmp(135, &[0; 20]).into(),
+                icmp(136, &[0; 20]).into(),
+                icmp(130, &[0; 24]).into(),
+                icmp(143, &[0; 4]).into(),
+                icmp(2, &[0; 52]).into(),
+                icmp(137, &[0; 36]).dropped(Reason::Policy).into(),
+                udp(Host, C, 547, 546).into(),
+                udp(Host, C, 53, 40_000).into(),
+                udp(Host, C, 547, 547).dropped(Reason::Policy).into(),
+                udp(Afar, C, 53, 40_000).dropped(Reason::Policy).into(),
+            ],
+            &[
+                "C C > Host udp 40000 53 < H: answers host (C)",
+                "C C > Host udp 546 547 < H: answers host (C)",
+                "H Host > C udp 53 40000 < C: seen host (C)",
+                "H Host > C udp 547 546 < C: seen host (C)",
+            ],
+        ),
+    ];
+    for story in &mut stories {
+        story.host_is_judged = true;
+    }
+    stories
 }

@@ -14,6 +14,7 @@ pub struct Globals {
     pass_unconfigured: u32,
     policed: u32,
     host_is_open: u32,
+    host_is_judged: u32,
     mark: u32,
     tick: u64,
     answer_rate: Rate,
@@ -28,6 +29,7 @@ impl Globals {
             pass_unconfigured: u32::from(request.pass_unconfigured),
             policed: u32::from(request.policed),
             host_is_open: u32::from(request.host_is_open),
+            host_is_judged: u32::from(request.host_is_judged),
             mark: mark(),
             tick: tick(),
             answer_rate: request.answer_rate,
@@ -47,6 +49,7 @@ impl Globals {
         loader.override_global(names::PASS_UNCONFIGURED, &self.pass_unconfigured, true);
         loader.override_global(names::POLICED, &self.policed, true);
         loader.override_global(names::HOST_IS_OPEN, &self.host_is_open, true);
+        loader.override_global(names::HOST_IS_JUDGED, &self.host_is_judged, true);
         loader.override_global(names::MARK, &self.mark, true);
         loader.override_global(names::TICK, &self.tick, true);
         loader.override_global(names::ANSWER_RATE, &self.answer_rate, true);

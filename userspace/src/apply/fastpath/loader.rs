@@ -79,6 +79,8 @@ pub struct Request<'a> {
     pub policed: bool,
     /// VMs may talk to the host as far as their own policy allows.
     pub host_is_open: bool,
+    /// What the host itself sends to VMs is judged by their own policy.
+    pub host_is_judged: bool,
     /// Let frames of an interface without an endpoint pass.
     pub pass_unconfigured: bool,
     /// Solicitations of an endpoint that are answered.

@@ -96,6 +96,8 @@ pub struct Settings {
     pub policed: bool,
     /// VMs may talk to the host as far as their own policy allows.
     pub host_is_open: bool,
+    /// What the host itself sends to VMs is judged by their own policy.
+    pub host_is_judged: bool,
     /// Most entries of flows: the size of the maps.
     pub max_flows: u32,
     /// Most flows of an endpoint.
@@ -202,6 +204,7 @@ impl FastPath {
             flows: settings.max_flows.max(1),
             policed: settings.policed,
             host_is_open: settings.host_is_open,
+            host_is_judged: settings.host_is_judged,
             pass_unconfigured: false,
             answer_rate: settings.answer_rate,
             host_rate: settings.host_rate,

@@ -24,6 +24,7 @@ impl Preview {
             flows: 1,
             policed: false,
             host_is_open: false,
+            host_is_judged: false,
             pass_unconfigured: true,
             answer_rate: Rate::UNLIMITED,
             host_rate: Rate::UNLIMITED,

@@ -67,11 +67,11 @@ pub enum Entrance {
         /// The uplink.
         ifindex: u32,
     },
-    /// That of the way out to a VM, when the kernel has forwarded it.
+    /// That of the way out to a VM, when the kernel has forwarded it, or made it.
     Out {
         /// The TAP.
         ifindex: u32,
-        /// Where it came in.
+        /// Where it came in; 0 of what the host has made.
         received_on: u32,
     },
 }

@@ -26,6 +26,8 @@ pub struct Judged {
     pub host: BTreeSet<Ipv6Addr>,
     /// What VMs send to the host is judged by their policy.
     pub host_is_open: bool,
+    /// What the host itself sends to VMs is judged by their own policy.
+    pub host_is_judged: bool,
 }
 
 /// What becomes of the first packet of a flow.
@@ -59,7 +61,7 @@ impl Judged {
             None => Verdict { allowed: true, reason: None, decisions: Vec::new() },
             Some(policies) => {
                 let ends = (source, destination);
-                self.judge(policies, of(sender), of(receiver).map(|(name, _)| name), ends, *upper)
+                self.judge(policies, of(sender), of(receiver), ends, *upper)
             }
         };
         let Verdict { allowed, reason, decisions } = verdict;
@@ -87,7 +89,7 @@ impl Judged {
         &self,
         policies: &Policies,
         sender: Option<&(EndpointName, Attached)>,
-        receiver: Option<&EndpointName>,
+        receiver: Option<&(EndpointName, Attached)>,
         ends: (Ipv6Addr, Ipv6Addr),
         upper: Carried,
     ) -> Verdict {
@@ -97,6 +99,10 @@ impl Judged {
         if to_host.is_some() && every_vm_needs(upper) {
             return at_once(None);
         }
+        let from_host = receiver.filter(|(_, attached)| sender.is_none() && self.is_host(attached, ends.0));
+        if from_host.is_some() && (!self.host_is_judged || every_host_owes(upper)) {
+            return at_once(None);
+        }
         if upper.protocol == Protocol::ICMP6.0 && upper.icmp.0 < INFORMATIONAL {
             return at_once(Some(Reason::UnrelatedError));
         }
@@ -104,7 +110,7 @@ impl Judged {
             return at_once(Some(Reason::HostClosed));
         }
         let asked = sender.map(|(name, _)| (name, Direction::Egress)).into_iter();
-        let asked = asked.chain(receiver.map(|name| (name, Direction::Ingress)));
+        let asked = asked.chain(receiver.map(|(name, _)| (name, Direction::Ingress)));
         let mut decisions = Vec::new();
         for (name, direction) in asked {
             let (allowed, said) = ask(policies, name, direction, ends, upper);
@@ -136,6 +142,16 @@ fn every_vm_needs(upper: Carried) -> bool {
     match Protocol(protocol) {
         Protocol::ICMP6 => matches!(kind, 130..=133 | 135 | 136 | 143),
         Protocol::UDP => port == 53 || (source_port, port) == (546, 547),
+        _ => false,
+    }
+}
+
+/// What the host may say to VMs whatever policy says: the other side of it, and errors about what it could not forward.
+fn every_host_owes(upper: Carried) -> bool {
+    let Carried { protocol, source_port, port, icmp: (kind, _) } = upper;
+    match Protocol(protocol) {
+        Protocol::ICMP6 => matches!(kind, 0..INFORMATIONAL | 130..=132 | 134..=136 | 143),
+        Protocol::UDP => source_port == 53 || (source_port, port) == (547, 546),
         _ => false,
     }
 }

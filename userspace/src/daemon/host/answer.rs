@@ -3,7 +3,7 @@
 use super::Host;
 use crate::apply::fastpath::FastPathError;
 use crate::cause::in_one_line;
-use crate::config::{Config, EndpointToHost};
+use crate::config::{Config, EndpointToHost, HostToEndpoint};
 use crate::daemon::compare::{self, Present};
 use crate::daemon::explain::rules::Judged;
 use crate::daemon::explain::{self, Knowledge};
@@ -112,6 +112,7 @@ impl Host {
             policies: policy.enforce.then(|| self.policing.policies().clone()),
             host: own_addresses(),
             host_is_open: policy.endpoint_to_host == EndpointToHost::Accept,
+            host_is_judged: policy.host_to_endpoint == HostToEndpoint::Policy,
         };
         let query = query.clone();
         tokio::spawn(async move {

@@ -46,7 +46,8 @@ pub(super) fn render(hooks: &Hooks<'_>, text: &mut Text) {
     let names: Vec<_> = taps.iter().map(|tap| &tap.attached.interface).collect();
     limits::render(&names, settings.limits, text);
     guard(&closed, settings.tap_prefix, text);
-    to_host(settings.host_is_open, text);
+    to_host(settings, text);
+    from_host(settings.host_is_judged, text);
     forwarded(&closed, settings.tap_prefix, text);
 }
 
@@ -170,8 +171,8 @@ fn guard(closed: &BTreeSet<u32>, tap_prefix: &str, text: &mut Text) {
     );
 }
 
-/// What VMs say to the host. What the host says to them is never judged.
-fn to_host(is_open: bool, text: &mut Text) {
+/// What VMs say to the host.
+fn to_host(settings: &Settings<'_>, text: &mut Text) {
     let mut lines = base("input", "filter");
     lines.push("iifname @endpoints goto to_host".to_owned());
     text.block("chain input", lines);
@@ -183,20 +184,45 @@ fn to_host(is_open: bool, text: &mut Text) {
         "udp dport 53 accept",
         "icmpv6 type 0-127 ct state related accept",
         "icmpv6 type 0-127 counter drop comment \"error about nothing\"",
-        // The host has begun it, which nothing forbids.
-        "ct state established ct direction reply accept",
     ]
     .map(str::to_owned)
     .into();
-    if is_open {
-        lines.extend(known_flows());
-        lines.push("iifname vmap @egress".to_owned());
-        lines.push(remember());
-        lines.push("accept".to_owned());
+    let [known, invalid] = known_flows();
+    if settings.host_is_judged {
+        lines.push(known);
+        lines.push("ct state established ct direction reply goto ask_about_first".to_owned());
+    } else {
+        // The host has begun it, which nothing forbids.
+        lines.push("ct state established ct direction reply accept".to_owned());
+        if settings.host_is_open {
+            lines.push(known);
+        }
+    }
+    if settings.host_is_open {
+        lines.extend([invalid, "goto ask".to_owned()]);
     } else {
         lines.push("counter drop comment \"host closed\"".to_owned());
     }
     text.block("chain to_host", lines);
+}
+
+/// What the host itself says to VMs.
+fn from_host(is_judged: bool, text: &mut Text) {
+    if !is_judged {
+        return;
+    }
+    let mut lines = base("output", "filter");
+    lines.push("oifname @endpoints goto from_host".to_owned());
+    text.block("chain output", lines);
+
+    let lines = [
+        // The other side of what every VM needs, and what the host could not forward.
+        "icmpv6 type { 130, 131, 132, 143, 134, 135, 136, 0-127 } accept",
+        "udp sport 547 udp dport 546 accept",
+        "udp sport 53 accept",
+        "goto judge",
+    ];
+    text.block("chain from_host", lines.map(str::to_owned));
 }
 
 /// What is forwarded from or to VMs.

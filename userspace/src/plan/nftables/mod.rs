@@ -35,6 +35,8 @@ pub struct Settings<'a> {
     pub tap_prefix: &'a str,
     /// VMs may talk to the host as far as their own policy allows; else only what every VM needs is let through.
     pub host_is_open: bool,
+    /// What the host itself sends to VMs is judged by their own policy.
+    pub host_is_judged: bool,
     /// How much of a VM gets to the host itself.
     pub limits: &'a LimitsConfig,
 }

@@ -31,7 +31,7 @@ fn written(documents: &str, taps: &[&str], host_is_open: bool) -> String {
     let settings = crate::plan::Settings { node: NODE, tap_prefix: "tap" };
     let plan = plan(&resources, &facts, settings);
     let limits = LimitsConfig::default();
-    let settings = Settings { tap_prefix: "tap", host_is_open, limits: &limits };
+    let settings = Settings { tap_prefix: "tap", host_is_open, host_is_judged: false, limits: &limits };
     ruleset(&policies(&resources, NODE, Tunnels::default()), &plan, settings).text(Generation(7))
 }
 
@@ -110,7 +110,7 @@ fn the_host_is_closed_or_asks_policy() {
     let closed = written(&endpoint("tap1", 1), &["tap1"], false);
     assert_eq!(block(&closed, "chain to_host").last(), Some(&"counter drop comment \"host closed\""));
     let open = written(&endpoint("tap1", 1), &["tap1"], true);
-    assert!(block(&open, "chain to_host").contains(&"iifname vmap @egress"));
+    assert!(block(&open, "chain to_host").contains(&"goto ask"));
 }
 
 #[test]
