@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use dataplane_ebpf::abi::LINK_LOCALS;
 use serde_json::Value;
 use serval_tests::cloud::{address, endpoint, mac, name, plugged, running, subnet, tap};
-use serval_tests::frame::{GATEWAY_MAC, Ipv6, Payload, link_local, multicast_mac};
+use serval_tests::frame::{GATEWAY_MAC, Ipv6, Payload, addresses, link_local, multicast_mac};
 use serval_tests::guest::{KernelGuest, RawGuest, dhclient};
 use serval_tests::host::{Host, PATIENCE, wait};
 use serval_tests::require_rig;
@@ -110,6 +110,52 @@ fn detaching_changes_speed_not_security() -> Result<()> {
     println!("allowed: {allowed}\ndenied: {denied}\na connection: {bytes} bytes");
     ensure!(denied.sent > 0 && denied.received == 0, "denied datagrams arrived: {denied}");
     allowed.complete()
+}
+
+/// Policy does not count; who a VM is does all the same.
+#[test]
+fn the_guard_stays_where_policy_does_not_count() -> Result<()> {
+    require_rig!();
+    let mut host = Host::new("nftguard")?;
+    host.start()?;
+    let [hostile, other] = [1, 2].map(|number| {
+        host.put_endpoint(&endpoint(number))?;
+        RawGuest::new(&host.namespace, &tap(number), mac(number), Options::default())
+    });
+    let (hostile, other) = (hostile?, other?);
+    host.wait_state(&name(1), "up")?;
+    host.wait_state(&name(2), "up")?;
+    let receives = |what: &str| -> Result<()> {
+        let from = |source: Ipv6Addr, port| {
+            let headers = Ipv6 { source, destination: address(2), ..Ipv6::new(mac(1), GATEWAY_MAC) };
+            headers.carrying(Payload::udp(port, 9, &[7; 64]))
+        };
+        let spoofed = address(3);
+        hostile.send(&from(spoofed, 1))?;
+        hostile.send(&from(address(1), 2))?;
+        let (_, frame) = other.receive(what, |frame| {
+            addresses(frame).is_some_and(|(source, destination)| {
+                destination == address(2) && (source == spoofed || source == address(1))
+            })
+        })?;
+        let source = addresses(&frame).map(|(source, _)| source);
+        ensure!(source == Some(address(1)), "{what}: from {source:?}");
+        Ok(())
+    };
+    receives("by the fast path")?;
+    let detached = host.serval(&["detach"])?;
+    ensure!(detached.status.success(), "{}", String::from_utf8_lossy(&detached.stderr));
+    receives("detached by the daemon")?;
+    host.stop()?;
+    receives("without a daemon")?;
+    host.start()?;
+    host.wait_status("the fast path back", |status| {
+        status.endpoint(&name(1)).is_some_and(|endpoint| endpoint.xdp() == "native")
+    })?;
+    host.kill()?;
+    let detached = host.serval(&["detach"])?;
+    ensure!(detached.status.success(), "{}", String::from_utf8_lossy(&detached.stderr));
+    receives("detached without a daemon")
 }
 
 /// Attack cases 19, 24 and 38, without a fast path: a VM beside one that floods the host boots and is served.

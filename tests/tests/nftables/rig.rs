@@ -139,7 +139,7 @@ impl Rig {
             host_is_judged: self.host_is_judged,
             limits: &self.limits,
         };
-        Ok(nftables::ruleset(&policies(resources, NODE, Tunnels::default()), &plan, settings))
+        Ok(nftables::ruleset(Some(&policies(resources, NODE, Tunnels::default())), &plan, settings))
     }
 
     /// Has the kernel judge by these resources from now on.

@@ -13,9 +13,9 @@ use crate::source;
 use anyhow::Context;
 
 /// Why a detach does not happen.
-const STAYS: &str = "the fast path stays on, as nothing would keep up policy without it";
+const STAYS: &str = "the fast path stays on, as nothing would guard VMs' hosts and neighbours without it";
 
-/// The rules, if policy counts.
+/// The rules: guard, limits, and policy if that counts.
 #[derive(Debug, Default)]
 pub struct Rules {
     nftables: Nftables,
@@ -43,11 +43,8 @@ impl Rules {
     }
 
     fn apply(&mut self, config: &Config, policies: &Policies, plan: &Plan) -> Result<(), NftablesError> {
-        if !config.policy.enforce {
-            self.remove();
-            return Ok(());
-        }
         self.there = true;
+        let policies = config.policy.enforce.then_some(policies);
         let settings = Settings {
             tap_prefix: &config.tap_prefix,
             host_is_open: config.policy.endpoint_to_host == EndpointToHost::Accept,
@@ -59,7 +56,7 @@ impl Rules {
         outcome.map(drop)
     }
 
-    /// The hooks are all there again and judge, or nobody is to.
+    /// The hooks are all there again, and judge.
     pub fn remove(&mut self) {
         if !self.there {
             return;
@@ -94,7 +91,8 @@ impl Rules {
     }
 
     fn note(&mut self, error: Option<&NftablesError>) {
-        let fault = error.map(|error| format!("policy without the fast path: {}", in_one_line(error)));
+        let fault =
+            error.map(|error| format!("guard and policy without the fast path: {}", in_one_line(error)));
         if let Some(fault) = fault.as_ref().filter(|fault| self.fault.as_ref() != Some(fault)) {
             tracing::error!("{fault}");
         }

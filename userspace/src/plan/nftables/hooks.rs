@@ -19,6 +19,8 @@ const BEFORE_DEFRAGMENTATION: i32 = -450;
 pub(super) struct Hooks<'a> {
     pub taps: Vec<Tap<'a>>,
     pub blocked: &'a BTreeMap<u32, InterfaceName>,
+    /// Policy counts; else there are guard and limits alone.
+    pub policed: bool,
     pub settings: Settings<'a>,
 }
 
@@ -37,30 +39,39 @@ pub(super) struct Chains {
 
 /// Writes maps, sets and chains.
 pub(super) fn render(hooks: &Hooks<'_>, text: &mut Text) {
-    let Hooks { taps, blocked, settings } = hooks;
+    let Hooks { taps, blocked, policed, settings } = hooks;
     let (taps, nameless): (Vec<_>, Vec<_>) =
         taps.iter().partition(|tap| is_writable(tap.attached.interface.as_str()));
     let closed: BTreeSet<u32> =
         nameless.iter().map(|tap| tap.attached.ifindex).chain(blocked.keys().copied()).collect();
-    tables(&taps, text);
+    who_is_who(&taps, text);
     let names: Vec<_> = taps.iter().map(|tap| &tap.attached.interface).collect();
     limits::render(&names, settings.limits, text);
     guard(&closed, settings.tap_prefix, text);
-    to_host(settings, text);
-    from_host(settings.host_is_judged, text);
-    forwarded(&closed, settings.tap_prefix, text);
+    forwarded(&closed, settings.tap_prefix, *policed, text);
+    if *policed {
+        whose_policy(&taps, text);
+        to_host(settings, text);
+        from_host(settings.host_is_judged, text);
+        judge(text);
+    }
+}
+
+/// Names of a kind, one to a line.
+fn set(text: &mut Text, head: &str, kind: &str, elements: Vec<String>) {
+    let mut lines = vec![kind.to_owned()];
+    if !elements.is_empty() {
+        lines.push(format!("elements = {{ {} }}", elements.join(", ")));
+    }
+    text.block(head, lines);
+}
+
+fn quoted(tap: &Tap<'_>) -> String {
+    format!("\"{}\"", tap.attached.interface)
 }
 
 /// Who is who.
-fn tables(taps: &[&Tap<'_>], text: &mut Text) {
-    let quoted = |tap: &Tap<'_>| format!("\"{}\"", tap.attached.interface);
-    let set = |text: &mut Text, head: &str, kind: &str, elements: Vec<String>| {
-        let mut lines = vec![kind.to_owned()];
-        if !elements.is_empty() {
-            lines.push(format!("elements = {{ {} }}", elements.join(", ")));
-        }
-        text.block(head, lines);
-    };
+fn who_is_who(taps: &[&Tap<'_>], text: &mut Text) {
     let each = |element: &dyn Fn(&Tap<'_>) -> Vec<String>| -> Vec<String> {
         taps.iter().flat_map(|tap| element(tap)).collect()
     };
@@ -84,19 +95,22 @@ fn tables(taps: &[&Tap<'_>], text: &mut Text) {
         routers(tap).into_iter().map(|address| format!("{} . {address}", quoted(tap))).collect()
     };
     set(text, "set gateways", with, each(&gateways));
+}
 
-    let map = |text: &mut Text, map: &str, number: fn(&Chains) -> usize, view: View| {
-        let verdict = |tap: &Tap<'_>| {
+/// Whose policy is which.
+fn whose_policy(taps: &[&Tap<'_>], text: &mut Text) {
+    let mut map = |map: &str, number: fn(&Chains) -> usize, view: View| {
+        let verdict = |tap: &&Tap<'_>| {
             let chain = tap.chains.as_ref().map(|chains| name(number(chains), view));
             let verdict = chain.map_or("drop".to_owned(), |chain| format!("jump {chain}"));
-            vec![format!("{} : {verdict}", quoted(tap))]
+            format!("{} : {verdict}", quoted(tap))
         };
-        set(text, &format!("map {map}"), "type ifname : verdict", each(&verdict));
+        set(text, &format!("map {map}"), "type ifname : verdict", taps.iter().map(verdict).collect());
     };
-    map(text, "egress", |chains| chains.egress, View::Packet);
-    map(text, "ingress", |chains| chains.ingress, View::Packet);
-    map(text, "egress_answer", |chains| chains.egress, View::Answer);
-    map(text, "ingress_answer", |chains| chains.ingress, View::Answer);
+    map("egress", |chains| chains.egress, View::Packet);
+    map("ingress", |chains| chains.ingress, View::Packet);
+    map("egress_answer", |chains| chains.egress, View::Answer);
+    map("ingress_answer", |chains| chains.ingress, View::Answer);
 }
 
 /// The addresses of a VM's router.
@@ -131,8 +145,10 @@ fn guard(closed: &BTreeSet<u32>, tap_prefix: &str, text: &mut Text) {
             "accept",
         ]),
     );
-    // Once more when fragments are put together: only then is all of the packet to be seen.
+    // Once more when fragments are put together: only then is all of the packet to be seen. The kernel puts them together
+    // where a rule mentions conntrack, as those of policy do.
     let mut lines = base("prerouting", "raw");
+    lines.push("ct state untracked".to_owned());
     lines.push("iifname @endpoints jump whole_packet".to_owned());
     text.block("chain guard_whole", lines);
     text.block(
@@ -226,25 +242,33 @@ fn from_host(is_judged: bool, text: &mut Text) {
 }
 
 /// What is forwarded from or to VMs.
-fn forwarded(closed: &BTreeSet<u32>, tap_prefix: &str, text: &mut Text) {
+fn forwarded(closed: &BTreeSet<u32>, tap_prefix: &str, policed: bool, text: &mut Text) {
+    let (judged, from_vm) = if policed {
+        ("goto judge", "iifname @endpoints goto judge")
+    } else {
+        ("accept", "iifname @endpoints accept")
+    };
     let mut lines = base("forward", "filter");
     lines.push("oifname @endpoints goto to_vm".to_owned());
     lines.extend(closing("oif", closed, tap_prefix));
-    lines.push("iifname @endpoints goto judge".to_owned());
+    lines.push(from_vm.to_owned());
     text.block("chain forward", lines);
 
     // As `decide::uplink`: nobody elsewhere has the address of a VM that runs here, and wants more than its rights.
     let lines = [
-        "iifname @endpoints goto judge",
+        from_vm,
         "ip6 saddr @here counter drop comment \"source address\"",
         // Others that no packet may be from, the kernel drops.
         "ip6 saddr ::ffff:0:0/96 counter drop comment \"source address\"",
         "exthdr frag exists counter drop comment \"fragment in a fragment\"",
         "jump header_chain",
-        "goto judge",
+        judged,
     ];
     text.block("chain to_vm", lines.map(str::to_owned));
+}
 
+/// Whose policy is asked about a packet, if anybody's.
+fn judge(text: &mut Text) {
     let mut lines = vec![
         "icmpv6 type 0-127 ct state related accept".to_owned(),
         "icmpv6 type 0-127 counter drop comment \"error about nothing\"".to_owned(),

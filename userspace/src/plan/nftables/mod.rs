@@ -94,8 +94,11 @@ impl Ruleset {
     }
 }
 
-/// The rules for the endpoints whose TAPs are there.
-pub fn ruleset(policies: &Policies, plan: &Plan, settings: Settings<'_>) -> Ruleset {
+/// The rules for the endpoints whose TAPs are there. `None`: policy does not count, and there are guard and limits alone.
+pub fn ruleset(policies: Option<&Policies>, plan: &Plan, settings: Settings<'_>) -> Ruleset {
+    let policed = policies.is_some();
+    let nobody = Policies::default();
+    let policies = policies.unwrap_or(&nobody);
     let mut known: BTreeMap<&Chain, usize> = BTreeMap::new();
     let mut chain_of = |chain| {
         let next = known.len();
@@ -125,7 +128,7 @@ pub fn ruleset(policies: &Policies, plan: &Plan, settings: Settings<'_>) -> Rule
     let mut text = Text::default();
     sets.render(&mut text);
     text.0.push_str(&rules.0);
-    hooks::render(&hooks::Hooks { taps, blocked: &plan.blocked, settings }, &mut text);
+    hooks::render(&hooks::Hooks { taps, blocked: &plan.blocked, policed, settings }, &mut text);
     Ruleset { body: text.0 }
 }
 

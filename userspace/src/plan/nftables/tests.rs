@@ -11,7 +11,7 @@ use std::path::Path;
 const NODE: &str = "compute-1";
 
 /// What is written for these documents on a host with these TAPs.
-fn written(documents: &str, taps: &[&str], host_is_open: bool) -> String {
+fn written_with(documents: &str, taps: &[&str], policed: bool, host_is_open: bool) -> String {
     let mut resources = Resources::default();
     for document in parse(Path::new("test.yaml"), Format::Yaml, documents.as_bytes()).unwrap() {
         match document.content {
@@ -32,7 +32,12 @@ fn written(documents: &str, taps: &[&str], host_is_open: bool) -> String {
     let plan = plan(&resources, &facts, settings);
     let limits = LimitsConfig::default();
     let settings = Settings { tap_prefix: "tap", host_is_open, host_is_judged: false, limits: &limits };
-    ruleset(&policies(&resources, NODE, Tunnels::default()), &plan, settings).text(Generation(7))
+    let policies = policed.then(|| policies(&resources, NODE, Tunnels::default()));
+    ruleset(policies.as_ref(), &plan, settings).text(Generation(7))
+}
+
+fn written(documents: &str, taps: &[&str], host_is_open: bool) -> String {
+    written_with(documents, taps, true, host_is_open)
 }
 
 fn endpoint(tap: &str, n: u8) -> String {
@@ -111,6 +116,18 @@ fn the_host_is_closed_or_asks_policy() {
     assert_eq!(block(&closed, "chain to_host").last(), Some(&"counter drop comment \"host closed\""));
     let open = written(&endpoint("tap1", 1), &["tap1"], true);
     assert!(block(&open, "chain to_host").contains(&"goto ask"));
+}
+
+#[test]
+fn without_policy_there_are_guard_and_limits() {
+    let text = written_with(&endpoint("tap1", 1), &["tap1", "tap2"], false, false);
+    assert_eq!(block(&text, "set sources")[1], "elements = { \"tap1\" . 2001:db8::1 }");
+    assert_eq!(block(&text, "chain from_vm").last(), Some(&"accept"));
+    assert_eq!(block(&text, "chain to_vm").last(), Some(&"accept"));
+    assert!(block(&text, "chain link_scope").len() > 1);
+    for chain in ["judge", "ask", "to_host", "policy_0"] {
+        assert!(!text.contains(&format!("chain {chain} {{")), "{chain} in {text}");
+    }
 }
 
 #[test]
