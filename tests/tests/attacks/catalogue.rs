@@ -247,7 +247,11 @@ const CATALOGUE: &[(u8, &str, &[Shown])] = &[
     (
         39,
         "services of the host",
-        &[Test("tests/tests/policy/host.rs", "the_host_is_closed_but_for_what_every_vm_needs")],
+        &[
+            Test("tests/tests/policy/host.rs", "the_host_is_closed_but_for_what_every_vm_needs"),
+            Test("tests/tests/policy/host.rs", "a_scan_of_the_host_finds_nothing"),
+            Case("the host is closed"),
+        ],
     ),
     (
         40,

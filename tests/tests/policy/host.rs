@@ -4,13 +4,14 @@ use super::rig::{Cloud, Who, Who::Vm};
 use anyhow::{Context, Result, ensure};
 use serval_tests::cloud::{address, endpoint, name, plugged, subnet};
 use serval_tests::fabric::host_address;
+use serval_tests::frame::mac_text;
 use serval_tests::guest::dhclient;
 use serval_tests::host::{Host, PATIENCE};
 use serval_tests::require_rig;
 use serval_tests::tap::Offloads;
 use serval_tests::traffic::ping;
 use serval_tests::wait::eventually;
-use std::net::Ipv6Addr;
+use std::net::{Ipv6Addr, TcpListener};
 use std::time::Duration;
 
 const OPEN: (&str, &str, &str) = ("out", "all()", "types: [Egress], egress: [{ action: Allow }]");
@@ -50,6 +51,51 @@ fn the_host_is_closed_but_for_what_every_vm_needs() -> Result<()> {
         let neighbour = cloud.namespace(Vm(1)).ip(&format!("neighbour show {gateway}"))?;
         ensure!(neighbour.contains("lladdr"), "the gateway is unknown: {neighbour}");
         cloud.passes(Vm(1), Who::World, 7)?;
+    }
+    Ok(())
+}
+
+/// How many of the first ports of one of the host's addresses answer a SYN of VM 1, in whatever way.
+fn answering(cloud: &Cloud, to: Ipv6Addr) -> Result<usize> {
+    let guest = cloud.guest(1);
+    let script = format!(
+        "from scapy.all import *\n\
+         scan = Ether(src='{}', dst='{}')/IPv6(src='{}', dst='{to}')/TCP(sport=40000, dport=(1, {SCANNED}))\n\
+         answered, _ = srp(scan, iface='eth0', timeout=2, verbose=False)\n\
+         print(len(answered))\n",
+        mac_text(guest.settings().mac),
+        mac_text(guest.settings().gateway_mac),
+        address(1)
+    );
+    let mut command = guest.namespace.command("timeout");
+    let output = command.args(["-s", "KILL", "60", "/usr/bin/python3", "-c", &script]).output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    said.trim().parse().with_context(|| format!("Scapy: {said} {}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// Ports that are scanned.
+const SCANNED: u16 = 200;
+
+/// Attack case 39. What shows that the scan would find something is a host that is open.
+#[test]
+fn a_scan_of_the_host_finds_nothing() -> Result<()> {
+    require_rig!();
+    for (label, more, is_open) in
+        [("scanclosed", "", false), ("scanopen", "[policy]\nendpoint_to_host = \"accept\"\n", true)]
+    {
+        let cloud = Cloud::new(label, 1, more, Offloads::NONE, &[OPEN])?;
+        let host = &cloud.host().namespace;
+        let _server = host.enter(|| Ok(TcpListener::bind((Ipv6Addr::UNSPECIFIED, 22))?))?;
+        let before = cloud.status(1)?.dropped_for("host_closed");
+        for to in [host_address(1), cloud.guest(1).gateway()] {
+            let answers = answering(&cloud, to)?;
+            ensure!((answers > 0) == is_open, "{label}: {answers} ports of {to} answer");
+        }
+        let dropped = cloud.status(1)?.dropped_for("host_closed") - before;
+        ensure!(
+            is_open || dropped >= 2 * u64::from(SCANNED),
+            "only {dropped} were dropped as they should be"
+        );
     }
     Ok(())
 }
