@@ -164,8 +164,20 @@ impl Varies {
     }
 }
 
-/// Loads the source of frames like `frame`. It hands them to `next`, or to the kernel when there is none.
-pub fn load_source(frame: &[u8; FRAME_LEN], varies: Varies, next: Option<&ProgramFd>) -> Result<Ebpf> {
+/// A program that is called by another.
+pub struct Next {
+    program: ProgramFd,
+    /// Whether it takes fragments: only a program that does so as well can call it.
+    frags: bool,
+}
+
+/// Loads the source of frames like `frame`, and says which program it is. It hands them to `next`, or to the kernel when
+/// there is none.
+pub fn load_source(
+    frame: &[u8; FRAME_LEN],
+    varies: Varies,
+    next: Option<&Next>,
+) -> Result<(Ebpf, &'static str)> {
     // The object keeps it in whole words.
     let mut whole = frame.to_vec();
     whole.resize(FRAME_LEN.next_multiple_of(8), 0);
@@ -180,19 +192,23 @@ pub fn load_source(frame: &[u8; FRAME_LEN], varies: Varies, next: Option<&Progra
     let mut globals: Vec<(&str, &[u8])> = vec![("FRAME", &whole)];
     globals.extend(numbers.iter().map(|(name, bytes)| (*name, bytes.as_slice())));
     let mut object = load(&globals)?;
-    program::<Xdp>(&mut object, "source")?.load()?;
+    let source = if next.is_none_or(|next| next.frags) { "source" } else { "source_linear" };
+    program::<Xdp>(&mut object, source)?.load()?;
     if let Some(next) = next {
         let map = object.map_mut("NEXT").context("no map NEXT")?;
-        ProgramArray::try_from(map)?.set(0, next, 0)?;
+        let set = ProgramArray::try_from(map)?.set(0, &next.program, 0);
+        set.context("the source of frames cannot call the program that is attached")?;
     }
-    Ok(object)
+    Ok((object, source))
 }
 
 /// A loaded program by its id.
-pub fn program_by_id(id: u32) -> Result<ProgramFd> {
+pub fn program_by_id(id: u32) -> Result<Next> {
     let is_it = |info: &ProgramInfo| info.id() == id;
     let found = aya::programs::loaded_programs().filter_map(Result::ok).find(is_it);
-    Ok(found.with_context(|| format!("no program has the id {id}"))?.fd()?)
+    let info = found.with_context(|| format!("no program has the id {id}"))?;
+    // The kernel does not tell. Of all XDP programs of a measurement, only that of uplinks takes none.
+    Ok(Next { program: info.fd()?, frags: info.name_as_str() != Some("uplink_xdp") })
 }
 
 /// The program `name` of a loaded object.

@@ -4,14 +4,16 @@
 mod conntrack;
 mod kernel;
 mod serval;
+mod setting;
 
-use self::serval::Serval;
+pub use setting::{Far, Setting};
+
+use self::serval::{Attachments, Serval};
 use crate::bare::{self, Egress, Lookup};
-use crate::destinations::{self, Destinations};
 use crate::measure::Between;
-use crate::policy::Policy;
 use crate::report::KERNEL;
 use crate::rounds::{Arm, Work};
+use ::serval::config::UplinkMode;
 use anyhow::{Context, Result};
 use aya::Ebpf;
 use dataplane_ebpf::abi::Counter;
@@ -62,6 +64,10 @@ pub enum Carrier {
     Open,
     /// The same without XDP.
     OpenTc,
+    /// Serval where frames come by an uplink with `fastpath.uplink = "tc"`.
+    UplinkTc,
+    /// The same with `"xdp"`.
+    UplinkXdp,
     /// XDP that does nothing but redirect.
     BareXdp,
     /// TC that does nothing but redirect.
@@ -90,6 +96,8 @@ impl Carrier {
             Self::ServalTc => "serval, TC only",
             Self::Open => "serval, no policy",
             Self::OpenTc => "serval, no policy, TC only",
+            Self::UplinkTc => "serval, uplink = \"tc\"",
+            Self::UplinkXdp => "serval, uplink = \"xdp\"",
             Self::BareXdp => "bare XDP redirect",
             Self::BareTc => "bare TC redirect",
             Self::FibXdp => "bpf_fib_lookup, XDP",
@@ -115,8 +123,10 @@ impl Carrier {
     /// The arm that nothing on its hook can beat; `small`: with frames that XDP can finish.
     const fn limit(self, small: bool) -> Option<Self> {
         match self {
-            Self::Serval | Self::Open if small => Some(Self::BareXdp),
-            Self::Serval | Self::Open | Self::ServalTc | Self::OpenTc => Some(Self::BareTc),
+            Self::Serval | Self::Open | Self::UplinkXdp if small => Some(Self::BareXdp),
+            Self::Serval | Self::Open | Self::ServalTc | Self::OpenTc | Self::UplinkTc | Self::UplinkXdp => {
+                Some(Self::BareTc)
+            }
             _ => None,
         }
     }
@@ -179,6 +189,20 @@ pub const WHOLE: Contest = Contest {
     small: true,
 };
 
+/// Small frames that come from another host.
+pub const ARRIVING: Contest = Contest {
+    carriers: &[
+        Carrier::UplinkXdp,
+        Carrier::BareXdp,
+        Carrier::UplinkTc,
+        Carrier::BareTc,
+        Carrier::Kernel,
+        Carrier::Ip6tables,
+        Carrier::Nftables,
+    ],
+    small: true,
+};
+
 impl Contest {
     /// The arm that nothing on the hook of `carrier` can beat.
     pub const fn limit(self, carrier: Carrier) -> Option<Carrier> {
@@ -200,72 +224,6 @@ impl Contest {
     }
 }
 
-/// What a carrier has to do.
-#[derive(Clone, Copy, Debug)]
-pub struct Setting {
-    /// What is behind the second TAP.
-    pub far: Far,
-    /// The policy, for those who know one.
-    pub policy: Policy,
-    /// How many flows of a VM there are at a time: the quota of the product is raised if it is less.
-    pub flows: u32,
-}
-
-impl Setting {
-    /// Two VMs with few flows under the usual policy.
-    pub const USUAL: Self = Self { far: Far::Endpoint, policy: Policy::USUAL, flows: 1 };
-    /// The same with two more VMs beside them.
-    pub const CROWD: Self = Self { far: Far::Crowd, policy: Policy::CROWD, flows: 1 };
-}
-
-/// What is behind the second TAP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Far {
-    /// A VM.
-    Endpoint,
-    /// As many VMs as these destinations, on one TAP: one owner of all their addresses.
-    Endpoints(Destinations),
-    /// A VM, and [`OTHERS`] are on the same host.
-    Crowd,
-    /// Other hosts, and routes to these destinations.
-    Uplink(Destinations),
-}
-
-impl Far {
-    /// Where frames go when there are many destinations.
-    pub const fn destinations(self) -> Option<Destinations> {
-        match self {
-            Self::Endpoint | Self::Crowd => None,
-            Self::Endpoints(destinations) | Self::Uplink(destinations) => Some(destinations),
-        }
-    }
-
-    /// The TAPs of the host, in the order of [`ALL`].
-    fn taps(self) -> &'static [End] {
-        if self == Self::Crowd { &ALL } else { &ENDS }
-    }
-
-    /// Those that VMs are behind.
-    fn vms(self) -> &'static [End] {
-        if let Self::Uplink(_) = self { &ENDS[..1] } else { self.taps() }
-    }
-
-    /// Those that no frame of the first two is about.
-    fn others(self) -> &'static [End] {
-        &self.taps()[ENDS.len()..]
-    }
-
-    /// The addresses of VMs there.
-    pub fn owned(self) -> impl Iterator<Item = Ipv6Addr> {
-        let (one, many) = match self {
-            Self::Endpoint | Self::Crowd => (Some(ENDS[1].address), None),
-            Self::Endpoints(destinations) => (None, Some(destinations)),
-            Self::Uplink(_) => (None, None),
-        };
-        one.into_iter().chain(many.into_iter().flat_map(Destinations::numbers).map(destinations::address))
-    }
-}
-
 /// Which of a carrier's hooks must do the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
@@ -279,51 +237,68 @@ pub enum Hook {
 pub struct Path {
     /// Where it works.
     pub host: Arc<Namespace>,
-    /// Ifindex of the TAPs, in the order of [`ALL`].
+    /// The first two TAPs.
+    pub ends: [End; 2],
+    /// Ifindex of all TAPs.
     pub ifindex: Vec<u32>,
-    hook: Hook,
     works: Works,
 }
 
 /// What is held while a carrier works.
 enum Works {
-    Serval { serval: Box<Serval>, xdp: bool },
+    Serval { serval: Box<Serval>, xdp: bool, sent_on: SentOn },
     Kernel(Rules),
     Programs { _objects: Vec<Ebpf> },
     Bridge,
 }
 
+/// The counter that the hook counts at which has the work, and the TAP of its endpoint.
+struct SentOn {
+    ifindex: u32,
+    counter: Counter,
+}
+
 impl Path {
     /// Puts `carrier` between the TAPs, which are there and up. Frames of the first TAP are up to `hook`.
     pub fn new(host: &Arc<Namespace>, carrier: Carrier, setting: &Setting, hook: Hook) -> Result<Self> {
-        let ifindex = setting.far.taps().iter().map(|end| host.ifindex(end.tap)?.context(end.tap));
+        let taps = setting.taps();
+        let ifindex = taps.iter().map(|end| host.ifindex(end.tap)?.context(end.tap));
         let ifindex = ifindex.collect::<Result<Vec<_>>>()?;
-        let serval = |xdp, policed| {
+        let serval = |xdp, policed, uplink| {
             if setting.far == Far::Crowd {
                 // What the fast path leaves to the kernel is to meet one that forwards, as beside the daemon.
                 kernel::forward(host, Rules::None, setting)?;
             }
-            let serval = Serval::new(host, &ifindex, xdp, policed, setting)?;
-            Ok::<_, anyhow::Error>(Works::Serval { serval: Box::new(serval), xdp })
+            let arrives = setting.far == Far::Arrival;
+            let by_xdp = hook == Hook::First && if arrives { uplink == UplinkMode::Xdp } else { xdp };
+            let (end, counter) = match (arrives, by_xdp) {
+                (false, true) => (0, Counter::ForwardedXdp),
+                (false, false) => (0, Counter::ForwardedTc),
+                (true, true) => (1, Counter::DeliveredXdp),
+                (true, false) => (1, Counter::DeliveredTc),
+            };
+            let sent_on = SentOn { ifindex: ifindex[end], counter };
+            let serval = Serval::new(host, &ifindex, Attachments { xdp, policed, uplink }, setting)?;
+            Ok::<_, anyhow::Error>(Works::Serval { serval: Box::new(serval), xdp, sent_on })
         };
         let kernel = |rules| {
             kernel::forward(host, rules, setting)?;
             Ok::<_, anyhow::Error>(Works::Kernel(rules))
         };
         let works = match carrier {
-            Carrier::Serval => serval(true, true)?,
-            Carrier::ServalTc => serval(false, true)?,
-            Carrier::Open => serval(true, false)?,
-            Carrier::OpenTc => serval(false, false)?,
-            Carrier::BareXdp => bare(host, &ifindex, bare::attach_xdp)?,
-            Carrier::BareTc => bare(host, &ifindex, bare::attach_tc)?,
-            Carrier::FibXdp => {
-                fib(host, setting.far, |tap| bare::attach_fib_xdp(tap, Lookup::Full, &ifindex))?
-            }
+            // What comes from uplinks is judged: answers make a flow known.
+            Carrier::Serval | Carrier::UplinkTc => serval(true, true, UplinkMode::Tc)?,
+            Carrier::UplinkXdp => serval(true, true, UplinkMode::Xdp)?,
+            Carrier::ServalTc => serval(false, true, UplinkMode::Tc)?,
+            Carrier::Open => serval(true, false, UplinkMode::Tc)?,
+            Carrier::OpenTc => serval(false, false, UplinkMode::Tc)?,
+            Carrier::BareXdp => bare(host, &taps, &ifindex, bare::attach_xdp)?,
+            Carrier::BareTc => bare(host, &taps, &ifindex, bare::attach_tc)?,
+            Carrier::FibXdp => fib(host, setting, |tap| bare::attach_fib_xdp(tap, Lookup::Full, &ifindex))?,
             Carrier::FibXdpDirect => {
-                fib(host, setting.far, |tap| bare::attach_fib_xdp(tap, Lookup::Direct, &ifindex))?
+                fib(host, setting, |tap| bare::attach_fib_xdp(tap, Lookup::Direct, &ifindex))?
             }
-            Carrier::FibTcDirect => fib(host, setting.far, |tap| bare::attach_fib_tc(tap, Lookup::Direct))?,
+            Carrier::FibTcDirect => fib(host, setting, |tap| bare::attach_fib_tc(tap, Lookup::Direct))?,
             Carrier::Kernel => kernel(Rules::None)?,
             Carrier::Ip6tables => kernel(Rules::Ip6tables)?,
             Carrier::Nftables => kernel(Rules::Nftables)?,
@@ -332,7 +307,7 @@ impl Path {
                 Works::Bridge
             }
         };
-        Ok(Self { host: Arc::clone(host), ifindex, hook, works })
+        Ok(Self { host: Arc::clone(host), ends: setting.ends(), ifindex, works })
     }
 }
 
@@ -340,7 +315,7 @@ impl Path {
     /// Has whoever minds know that the first VM sends long frames.
     pub fn expect_long_frames(&mut self) -> Result<()> {
         match &mut self.works {
-            Works::Serval { serval, xdp: true } => self.host.enter(|| serval.rest(self.ifindex[0])),
+            Works::Serval { serval, xdp: true, .. } => self.host.enter(|| serval.rest(self.ifindex[0])),
             _ => Ok(()),
         }
     }
@@ -377,12 +352,8 @@ impl Path {
 impl Between for Path {
     fn sent_on(&self) -> Result<Option<u64>> {
         match &self.works {
-            Works::Serval { serval, xdp } => {
-                let counters = serval.counters(self.ifindex[0])?;
-                Ok(Some(match (self.hook, xdp) {
-                    (Hook::First, true) => counters.get(Counter::ForwardedXdp),
-                    _ => counters.get(Counter::ForwardedTc),
-                }))
+            Works::Serval { serval, sent_on, .. } => {
+                Ok(Some(serval.counters(sent_on.ifindex)?.get(sent_on.counter)))
             }
             Works::Kernel(_) => self.host.kernel_forwarded().map(Some),
             Works::Programs { .. } | Works::Bridge => Ok(None),
@@ -398,22 +369,28 @@ impl Between for Path {
     }
 }
 
-/// Between the first and the second VM, and between the others.
-fn bare(host: &Namespace, ifindex: &[u32], attach: fn(&str, Egress) -> Result<Ebpf>) -> Result<Works> {
-    programs(host, ifindex.len(), |end| {
+/// Between the first and the second TAP, and between the others.
+fn bare(
+    host: &Namespace,
+    taps: &[End],
+    ifindex: &[u32],
+    attach: fn(&str, Egress) -> Result<Ebpf>,
+) -> Result<Works> {
+    programs(host, taps, |end| {
         let to = end ^ 1;
-        attach(ALL[end].tap, Egress { ifindex: ifindex[to], macs: [ALL[to].mac, GATEWAY_MAC] })
+        attach(taps[end].tap, Egress { ifindex: ifindex[to], macs: [taps[to].mac, GATEWAY_MAC] })
     })
 }
 
 /// Programs that ask the kernel's FIB, in which the ways of all frames are.
-fn fib(host: &Namespace, far: Far, attach: impl Fn(&str) -> Result<Ebpf> + Sync) -> Result<Works> {
-    kernel::look_up_only(host, far)?;
-    programs(host, ENDS.len(), |end| attach(ENDS[end].tap))
+fn fib(host: &Namespace, setting: &Setting, attach: impl Fn(&str) -> Result<Ebpf> + Sync) -> Result<Works> {
+    kernel::look_up_only(host, setting)?;
+    let ends = setting.ends();
+    programs(host, &ends, |end| attach(ends[end].tap))
 }
 
-/// Programs that `attach` puts on each of the first `count` TAPs.
-fn programs(host: &Namespace, count: usize, attach: impl Fn(usize) -> Result<Ebpf> + Sync) -> Result<Works> {
-    let objects = host.enter(|| (0..count).map(&attach).collect::<Result<_>>())?;
+/// Programs that `attach` puts on each of the TAPs, by number.
+fn programs(host: &Namespace, taps: &[End], attach: impl Fn(usize) -> Result<Ebpf> + Sync) -> Result<Works> {
+    let objects = host.enter(|| (0..taps.len()).map(&attach).collect::<Result<_>>())?;
     Ok(Works::Programs { _objects: objects })
 }

@@ -38,6 +38,12 @@ pub const fn ports(index: u32) -> u32 {
     ((index & 0x3fff) + 0x4000) << 16 | ((index >> 14) + 0x8000)
 }
 
+/// The same as the sender's port and the receiver's.
+pub const fn pair(index: u32) -> [u16; 2] {
+    let ports = ports(index);
+    [(ports >> 16) as u16, ports as u16]
+}
+
 /// Makes a frame one of another flow.
 pub fn move_to(frame: &mut [u8], ports: u32) {
     frame[PORTS_AT..][..4].copy_from_slice(&ports.to_be_bytes());
@@ -70,7 +76,7 @@ mod tests {
     fn a_frame_of_another_flow_keeps_its_checksum() {
         let mut data = [0x5e; 16];
         data[..4].copy_from_slice(&(!ports(0)).to_be_bytes());
-        let [source, destination] = [(ports(0) >> 16) as u16, ports(0) as u16];
+        let [source, destination] = pair(0);
         let headers = Ipv6::new([2, 0, 0, 0, 0, 1], GATEWAY_MAC);
         let mut frame = headers.carrying(Payload::udp(source, destination, &data)).bytes;
         for index in [0, 1, 0x3fff, 0x4000, ENDLESS - 1] {

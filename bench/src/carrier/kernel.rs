@@ -1,6 +1,6 @@
 //! The kernel's own ways between the TAPs: it forwards, alone or under rules, or it bridges.
 
-use super::{ENDS, End, Far, Setting};
+use super::{ENDS, End, Setting};
 use crate::destinations::{next_hop_address, next_hop_mac};
 use crate::policy::{felix, nftables};
 use anyhow::{Context, Result};
@@ -43,7 +43,7 @@ impl Rules {
 /// Forwarding, with host routes and permanent neighbours.
 pub fn forward(host: &Namespace, rules: Rules, setting: &Setting) -> Result<()> {
     host.set_sysctl("net/ipv6/conf/all/forwarding", 1)?;
-    host.ip_batch(&routes(setting.far))?;
+    host.ip_batch(&routes(setting))?;
     if rules != Rules::None {
         // TCP of a measurement has one sequence number for all segments.
         host.set_sysctl("net/netfilter/nf_conntrack_tcp_be_liberal", 1)?;
@@ -62,13 +62,13 @@ pub fn forward(host: &Namespace, rules: Rules, setting: &Setting) -> Result<()> 
 
 /// The same routes and neighbours for programs that ask the FIB, which answers about packets from interfaces that forward.
 /// The kernel itself forwards nothing, so that what arrives is the programs' work.
-pub fn look_up_only(host: &Namespace, far: Far) -> Result<()> {
+pub fn look_up_only(host: &Namespace, setting: &Setting) -> Result<()> {
     // Whoever sets it for all sets it for each.
     host.set_sysctl("net/ipv6/conf/all/forwarding", 0)?;
-    for End { tap, .. } in ENDS {
+    for End { tap, .. } in setting.ends() {
         host.set_sysctl(&format!("net/ipv6/conf/{tap}/forwarding"), 1)?;
     }
-    host.ip_batch(&routes(far))
+    host.ip_batch(&routes(setting))
 }
 
 /// A bridge with both TAPs, which knows both MACs.
@@ -86,25 +86,26 @@ pub fn bridge(host: &Namespace) -> Result<()> {
     Ok(())
 }
 
-fn routes(far: Far) -> String {
+fn routes(setting: &Setting) -> String {
+    let taps = setting.taps();
     let neighbour = |address, mac, tap| {
         format!("neighbour add {address} lladdr {} dev {tap} nud permanent\n", mac_text(mac))
     };
-    let local = |address, End { mac, tap, .. }: End| {
-        format!("route add {address}/128 dev {tap}\n") + &neighbour(address, mac, tap)
-    };
-    let [near, End { tap, .. }] = ENDS;
-    let mut batch = local(near.address, near);
-    batch.extend(far.owned().map(|address| local(address, ENDS[1])));
-    batch.extend(far.others().iter().map(|end| local(end.address, *end)));
-    if let Far::Uplink(destinations) = far {
-        for next_hop in 0..destinations.next_hops() {
+    let mut batch = String::new();
+    for (end, addresses) in setting.endpoints() {
+        let End { tap, mac, .. } = taps[end];
+        for address in addresses {
+            batch += &format!("route add {address}/128 dev {tap}\n");
+            batch += &neighbour(address, mac, tap);
+        }
+    }
+    if let Some(routed) = setting.routed() {
+        let tap = taps[routed.end].tap;
+        for next_hop in 0..routed.next_hops {
             batch += &neighbour(next_hop_address(next_hop), next_hop_mac(next_hop), tap);
         }
-        for number in destinations.numbers() {
-            let (address, bits) = destinations.route(number);
-            let next_hop = next_hop_address(destinations.next_hop(number));
-            batch += &format!("route add {address}/{bits} via {next_hop} dev {tap}\n");
+        for ((address, bits), next_hop) in routed.routes {
+            batch += &format!("route add {address}/{bits} via {} dev {tap}\n", next_hop_address(next_hop));
         }
     }
     batch
@@ -119,4 +120,17 @@ fn feed(host: &Namespace, command: &[&str], text: &str) -> Result<()> {
     let mut command = host.command(program);
     command.args(arguments).stdin(input);
     process::run(command).map(drop).with_context(|| format!("`{program}` in {}", host.name()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_a_route_to_every_vm() {
+        let batch = routes(&Setting::CROWD);
+        for End { tap, address, .. } in Setting::CROWD.taps() {
+            assert!(batch.contains(&format!("route add {address}/128 dev {tap}\n")), "{batch}");
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! Serval between the TAPs, as its daemon would put it there.
 
+use super::setting::Routed;
 use super::{End, Far, MTU, Setting};
-use crate::destinations::{Destinations, next_hop_mac};
+use crate::destinations::next_hop_mac;
 use crate::policy::{Policy, endpoint};
 use anyhow::{Context, Result, ensure};
 use dataplane_ebpf::abi::{Counters, MAX_NEXT_HOPS, Mac, NextHop, NextHopGroup, Rate, Route, next_hop_flags};
@@ -26,16 +27,26 @@ pub struct Serval {
     policy: Option<PolicyPath>,
 }
 
+/// What of it is there.
+#[derive(Clone, Copy, Debug)]
+pub struct Attachments {
+    /// XDP on TAPs of VMs.
+    pub xdp: bool,
+    /// Policy.
+    pub policed: bool,
+    /// The programs of uplinks.
+    pub uplink: UplinkMode,
+}
+
 impl Serval {
-    /// Attaches it to the TAPs, with or without XDP, with or without policy.
+    /// Attaches it to the TAPs.
     pub fn new(
         host: &Namespace,
         ifindex: &[u32],
-        xdp: bool,
-        policed: bool,
+        attachments: Attachments,
         setting: &Setting,
     ) -> Result<Self> {
-        host.enter(|| attach(ifindex, xdp, policed, setting))
+        host.enter(|| attach(ifindex, attachments, setting))
     }
 
     /// Has XDP rest on a TAP, as the daemon does while its VM sends long frames.
@@ -59,9 +70,10 @@ impl Serval {
     }
 }
 
-fn attach(ifindex: &[u32], xdp: bool, policed: bool, setting: &Setting) -> Result<Serval> {
+fn attach(ifindex: &[u32], attachments: Attachments, setting: &Setting) -> Result<Serval> {
+    let Attachments { xdp, policed, uplink } = attachments;
     let limits = LimitsConfig::default();
-    let owned: Vec<HostAddress> = setting.far.owned().map(HostAddress::new).collect::<Result<_, _>>()?;
+    let owned = setting.far.owned().count();
     // Who measures what an answer costs wants the most that the configuration takes, so that there is a limit to look at;
     // who floods has no more than anybody.
     let (answer_rate, host_rate) = match setting.far {
@@ -73,12 +85,11 @@ fn attach(ifindex: &[u32], xdp: bool, policed: bool, setting: &Setting) -> Resul
     };
     let settings = Settings {
         pin: PathBuf::from("/sys/fs/bpf/serval"),
-        max_endpoints: limits.endpoints.max(u32::try_from(owned.len())?),
+        max_endpoints: limits.endpoints.max(u32::try_from(owned)?),
         tc: TcMode::Auto,
         xdp,
         max_routes: limits.routes,
-        // What comes from there is judged: answers make a flow known.
-        uplink: UplinkMode::Tc,
+        uplink,
         policed,
         host_is_open: false,
         host_is_judged: false,
@@ -88,33 +99,45 @@ fn attach(ifindex: &[u32], xdp: bool, policed: bool, setting: &Setting) -> Resul
         host_rate,
     };
     let mut fastpath = FastPath::open(&settings)?;
-    let endpoints = setting.far.vms();
+    let ends = setting.taps();
+    let endpoints = setting.endpoints();
     let policy = match fastpath.take_policy() {
-        Some(maps) => Some(write_policy(PolicyPath::open(maps), setting.policy, endpoints, ifindex)?),
+        Some(maps) => {
+            let taps = endpoints.iter().map(|(end, _)| (ends[*end].tap, ifindex[*end]));
+            Some(write_policy(PolicyPath::open(maps), setting.policy, taps)?)
+        }
         None => None,
     };
-    for (number, (end, ifindex)) in endpoints.iter().zip(ifindex).enumerate() {
-        let addresses = if number == 1 { owned.clone() } else { vec![HostAddress::new(end.address)?] };
-        let attached = attached(end, *ifindex, addresses)?;
+    for (number, addresses) in endpoints {
+        let end = &ends[number];
+        let addresses = addresses.into_iter().map(HostAddress::new).collect::<Result<_, _>>()?;
+        let attached = attached(end, ifindex[number], addresses)?;
         let report: HookReport = fastpath.apply(&attached, &advertise::render(&attached))?;
         ensure!(!xdp || report.xdp == XdpHook::Native, "no native XDP on {}: {report:?}", end.tap);
     }
-    if let Far::Uplink(destinations) = setting.far {
+    if let Some(routed) = setting.routed() {
+        let ifindex = ifindex[routed.end];
         let mac = Mac::new(GATEWAY_MAC);
-        for outcome in fastpath.apply_uplinks(&[(ifindex[1], mac)].into())?.into_values() {
-            outcome?;
+        for outcome in fastpath.apply_uplinks(&[(ifindex, mac)].into())?.into_values() {
+            let report = outcome?;
+            let native = report.xdp == XdpHook::Native;
+            ensure!(uplink != UplinkMode::Xdp || native, "no native XDP on the uplink: {report:?}");
         }
         let routes = fastpath.take_routes().context("the maps of routes are taken")?;
-        write_routes(&routes, destinations, ifindex[1])?;
+        write_routes(&routes, routed, ifindex)?;
     }
     Ok(Serval { fastpath, policy })
 }
 
-fn write_policy(mut path: PolicyPath, policy: Policy, ends: &[End], ifindex: &[u32]) -> Result<PolicyPath> {
+fn write_policy<'a>(
+    mut path: PolicyPath,
+    policy: Policy,
+    taps: impl Iterator<Item = (&'a str, u32)>,
+) -> Result<PolicyPath> {
     let compiled = policy.compiled()?;
-    let names = ends.iter().zip(ifindex).map(|(end, ifindex)| {
-        let name = endpoint(&compiled, end.tap).with_context(|| format!("no endpoint has {}", end.tap))?;
-        Ok((*ifindex, name.clone()))
+    let names = taps.map(|(tap, ifindex)| {
+        let name = endpoint(&compiled, tap).with_context(|| format!("no endpoint has {tap}"))?;
+        Ok((ifindex, name.clone()))
     });
     let attached = names.collect::<Result<_>>()?;
     let faults: Vec<_> = compiled.endpoints.values().filter_map(|policy| policy.fault.as_ref()).collect();
@@ -124,7 +147,7 @@ fn write_policy(mut path: PolicyPath, policy: Policy, ends: &[End], ifindex: &[u
 }
 
 /// Writes what the daemon writes when the kernel has these routes and knows their next hops.
-fn write_routes(maps: &RouteMaps, destinations: Destinations, ifindex: u32) -> Result<()> {
+fn write_routes(maps: &RouteMaps, routed: Routed, ifindex: u32) -> Result<()> {
     let group = |next_hop: u32| {
         let hop = NextHop {
             upper_bound: u32::MAX,
@@ -138,12 +161,9 @@ fn write_routes(maps: &RouteMaps, destinations: Destinations, ifindex: u32) -> R
         hops[0] = hop;
         (group_of(next_hop), NextHopGroup { count: 1, hops })
     };
-    maps.set_groups(&(0..destinations.next_hops()).map(group).collect::<Vec<_>>())?;
-    let route = |number| {
-        let group = group_of(destinations.next_hop(number));
-        (destinations.route(number), Route { group, mtu: 0 })
-    };
-    Ok(maps.set_routes(&destinations.numbers().map(route).collect::<Vec<_>>())?)
+    maps.set_groups(&(0..routed.next_hops).map(group).collect::<Vec<_>>())?;
+    let route = |(to, next_hop)| (to, Route { group: group_of(next_hop), mtu: 0 });
+    Ok(maps.set_routes(&routed.routes.into_iter().map(route).collect::<Vec<_>>())?)
 }
 
 /// The group of a next hop; 0 means none.

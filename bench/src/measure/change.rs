@@ -219,7 +219,7 @@ impl Scene {
             bridged: false,
             spread: Spread::None,
         };
-        let wire = Wire::between(Unwatched, near?, far?, KIND, way);
+        let wire = Wire::between(Unwatched, vec![near?], vec![far?], KIND, way);
         let mut site = Site { mode, host, policy: 0 };
         site.wait_attached()?;
         site.put_policy(0)?;

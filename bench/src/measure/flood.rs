@@ -20,7 +20,7 @@ pub const METRICS: &[Metric] = &[
 ];
 
 /// Of a hundred frames, those that must arrive exactly.
-const DELIVERED_PERCENT: usize = 99;
+pub const DELIVERED_PERCENT: usize = 99;
 /// How long the reader waits for frames after the last was sent.
 const PATIENCE: Duration = Duration::from_millis(20);
 

@@ -106,7 +106,7 @@ impl Many {
         let Destinations { count, width, popularity } = far.destinations()?;
         let line = match far {
             Far::Uplink(_) => format!("{}, /{}", carrier.name(), width.bits()),
-            Far::Endpoint | Far::Crowd | Far::Endpoints(_) => carrier.name().to_owned(),
+            Far::Endpoint | Far::Crowd | Far::Arrival | Far::Endpoints(_) => carrier.name().to_owned(),
         };
         (carrier.routes() && popularity == Popularity::Even).then(|| Size {
             line,
@@ -142,7 +142,7 @@ fn name(carrier: Carrier, far: Far) -> String {
     let name = carrier.name();
     match far {
         _ if !carrier.routes() => name.to_owned(),
-        Far::Endpoint | Far::Crowd => name.to_owned(),
+        Far::Endpoint | Far::Crowd | Far::Arrival => name.to_owned(),
         Far::Endpoints(to) => {
             format!("{name}, {} endpoint{}", to.count, if to.count == 1 { "" } else { "s" })
         }

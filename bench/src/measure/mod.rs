@@ -1,6 +1,7 @@
 //! The benchmarks.
 
 mod announce;
+mod arrivals;
 mod asker;
 mod beside;
 mod bulk;
@@ -18,6 +19,7 @@ mod packets;
 mod pair;
 mod policy;
 mod program;
+mod queues;
 mod routes;
 mod solicitations;
 mod source;
@@ -42,6 +44,7 @@ pub struct Benchmark {
 /// All of them.
 pub const BENCHMARKS: &[Benchmark] = &[
     Benchmark { name: packets::PACKETS, run: packets::packets },
+    Benchmark { name: queues::NAME, run: queues::run },
     Benchmark { name: packets::SEGMENTS, run: packets::segments },
     Benchmark { name: latency::NAME, run: latency::run },
     Benchmark { name: program::NAME, run: program::run },
@@ -49,6 +52,7 @@ pub const BENCHMARKS: &[Benchmark] = &[
     Benchmark { name: bulk::NAME, run: bulk::run },
     Benchmark { name: connections::NAME, run: connections::run },
     Benchmark { name: routes::NAME, run: routes::run },
+    Benchmark { name: arrivals::NAME, run: arrivals::run },
     Benchmark { name: owners::NAME, run: owners::run },
     Benchmark { name: hosts::NAME, run: hosts::run },
     Benchmark { name: announce::NAME, run: announce::run },

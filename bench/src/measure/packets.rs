@@ -17,18 +17,28 @@ pub const SEGMENTS: &str = "segments";
 
 /// Small packets.
 pub fn packets(quick: bool) -> Result<Vec<Outcome>> {
-    run(PACKETS, Kind::Datagram(78), SMALL, if quick { (5, 5_000) } else { (25, 60_000) })
+    let scale = if quick { (5, 5_000) } else { (25, 60_000) };
+    Ok(vec![between(PACKETS, "TAP to TAP", Kind::Datagram(78), SMALL, &Setting::USUAL, scale)?])
 }
 
 /// Large ones. XDP cannot send such frames on, so all is up to TC.
 pub fn segments(quick: bool) -> Result<Vec<Outcome>> {
-    run(SEGMENTS, Kind::Segments(60_000), LARGE, if quick { (5, 500) } else { (25, 3_000) })
+    let scale = if quick { (5, 500) } else { (25, 3_000) };
+    Ok(vec![between(SEGMENTS, "TAP to TAP", Kind::Segments(60_000), LARGE, &Setting::USUAL, scale)?])
 }
 
-fn run(name: &str, kind: Kind, contest: Contest, (rounds, frames): (usize, usize)) -> Result<Vec<Outcome>> {
+/// Frames that are written to one TAP and read from the other; `ends`: what these are.
+pub fn between(
+    name: &str,
+    ends: &str,
+    kind: Kind,
+    contest: Contest,
+    setting: &Setting,
+    (rounds, frames): (usize, usize),
+) -> Result<Outcome> {
     let cpus = cpu::two()?;
     let mut arms = contest.arms(|carrier| {
-        let wire = Rc::new(Wire::new(carrier, kind, &Setting::USUAL)?);
+        let wire = Rc::new(Wire::new(carrier, kind, setting)?);
         Ok(Box::new(Flood { wire, opening: None, frames, cpus }))
     })?;
     let arms = interleave(name, &mut arms, rounds)?;
@@ -37,6 +47,6 @@ fn run(name: &str, kind: Kind, contest: Contest, (rounds, frames): (usize, usize
         Kind::Segments(length) => format!("TCP frames of {length} bytes to be cut into segments"),
         Kind::Handshake(_) => "TCP frames without data".to_owned(),
     };
-    let title = format!("{what} from TAP to TAP, {frames} a round, reader on another CPU");
-    Ok(vec![Outcome { name: name.to_owned(), title, metrics: METRICS, arms }])
+    let title = format!("{what} from {ends}, {frames} a round, reader on another CPU");
+    Ok(Outcome { name: name.to_owned(), title, metrics: METRICS, arms })
 }

@@ -179,7 +179,7 @@ impl Pair {
             spread: Spread::None,
         };
         let (far, near) = (taps.pop().context("two TAPs")?, taps.pop().context("two TAPs")?);
-        let wire = Wire::between(Hosts { mode, hosts }, near, far, kind, way);
+        let wire = Wire::between(Hosts { mode, hosts }, vec![near], vec![far], kind, way);
         eventually(&format!("{}: frames arrive by it", mode.name()), PATIENCE, || {
             let before = wire.between.sent_on()?;
             wire.writer().send()?;

@@ -9,7 +9,7 @@ use super::program::{self, KIND, Live};
 use super::tally::Asked;
 use super::wire::Wire;
 use crate::bare::{Variants, Varies};
-use crate::carrier::{Carrier, Far, Path, SMALL, Setting};
+use crate::carrier::{Carrier, Path, SMALL, Setting};
 use crate::choice::Popularity;
 use crate::cpu;
 use crate::flows::{ENDLESS, Flows};
@@ -104,7 +104,7 @@ impl Wires {
         if let Some((.., wire)) = self.0.iter().find(is_it) {
             return Ok(Rc::clone(wire));
         }
-        let setting = Setting { far: Far::Endpoint, policy, flows: quota };
+        let setting = Setting { policy, flows: quota, ..Setting::USUAL };
         let wire = Rc::new(Wire::with_flows(carrier, KIND, &setting, Flows::new(ENDLESS))?);
         self.0.push((carrier, policy, quota, Rc::clone(&wire)));
         Ok(wire)

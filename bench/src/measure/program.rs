@@ -7,7 +7,7 @@ use super::stream::{From, Kind, Stream};
 use super::tally::{Asked, Tally};
 use super::wire::Wire;
 use crate::bare::{FRAME_LEN, Varies};
-use crate::carrier::{Path, SMALL, Setting};
+use crate::carrier::{Contest, Path, SMALL, Setting};
 use crate::cpu;
 use crate::report::{Metric, Outcome};
 use crate::rounds::{Measured, Work, interleave};
@@ -26,17 +26,21 @@ const SAMPLE: u32 = 64;
 
 /// Runs the benchmark.
 pub fn run(quick: bool) -> Result<Vec<Outcome>> {
+    Ok(vec![alone(NAME, "to a TAP that is full", SMALL, &Setting::USUAL, quick)?])
+}
+
+/// Frames of the first TAP; `to`: where their way ends.
+pub fn alone(name: &str, to: &str, contest: Contest, setting: &Setting, quick: bool) -> Result<Outcome> {
     let (rounds, frames) = if quick { (5, 20_000) } else { (25, 200_000) };
     let [cpu, _] = cpu::two()?;
-    let mut arms = SMALL.arms(|carrier| {
-        let wire = Rc::new(Wire::new(carrier, KIND, &Setting::USUAL)?);
+    let mut arms = contest.arms(|carrier| {
+        let wire = Rc::new(Wire::new(carrier, KIND, setting)?);
         let varies = wire.way.varies();
         Ok(Box::new(Live::new(wire, varies, Asked::Known, frames, cpu)?))
     })?;
-    let arms = interleave(NAME, &mut arms, rounds)?;
-    let title =
-        format!("{FRAME_LEN}-byte UDP frames, made by the kernel, to a TAP that is full, {frames} a round");
-    Ok(vec![Outcome { name: NAME.to_owned(), title, metrics: METRICS, arms }])
+    let arms = interleave(name, &mut arms, rounds)?;
+    let title = format!("{FRAME_LEN}-byte UDP frames, made by the kernel, {to}, {frames} a round");
+    Ok(Outcome { name: name.to_owned(), title, metrics: METRICS, arms })
 }
 
 /// The work of forwarding `frames` frames that the kernel makes.

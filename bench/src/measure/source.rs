@@ -3,7 +3,7 @@
 
 use super::stream::From;
 use crate::bare::{self, FRAME_LEN, Varies};
-use crate::carrier::{ENDS, Path};
+use crate::carrier::Path;
 use crate::cpu;
 use anyhow::{Context, Result};
 use aya::Ebpf;
@@ -18,25 +18,28 @@ const BATCH: u32 = 64;
 pub struct Source {
     host: Arc<Namespace>,
     object: Ebpf,
+    program: &'static str,
     frame: Vec<u8>,
     context: Vec<u8>,
     cpu: usize,
 }
 
 impl Source {
-    /// One of frames from the VM at one end, which vary.
+    /// One of frames from what is at one end, which vary.
     pub fn new(path: &Path, from: From, frame: &[u8], varies: Varies, cpu: usize) -> Result<Self> {
         let end = usize::from(from == From::Far);
         let frame: &[u8; FRAME_LEN] =
             frame.try_into().context("the source makes frames of another length")?;
-        let links = path.host.ip_json(&format!("link show dev {}", ENDS[end].tap))?;
+        let links = path.host.ip_json(&format!("link show dev {}", path.ends[end].tap))?;
         let next = match links.pointer("/0/xdp/prog/id").and_then(|id| id.as_u64()) {
             Some(id) => Some(bare::program_by_id(id.try_into()?)?),
             None => None,
         };
+        let (object, program) = bare::load_source(frame, varies, next.as_ref())?;
         Ok(Self {
             host: Arc::clone(&path.host),
-            object: bare::load_source(frame, varies, next.as_ref())?,
+            object,
+            program,
             frame: frame.to_vec(),
             context: xdp_context(frame.len(), path.ifindex[end]),
             cpu,
@@ -45,7 +48,7 @@ impl Source {
 
     /// Sends frames; the CPU time in ns.
     pub fn send(&mut self, frames: u32) -> Result<f64> {
-        let program: &mut Xdp = bare::program(&mut self.object, "source")?;
+        let program: &mut Xdp = bare::program(&mut self.object, self.program)?;
         let (data, context) = (&self.frame, &self.context);
         let send = || {
             let mut options = TestRunOptions::new();

@@ -1,7 +1,7 @@
 //! What is written into one TAP, and what must come out of another just so.
 
 use crate::bare::{Variants, Varies};
-use crate::carrier::{Carrier, ENDS, Far, Hook};
+use crate::carrier::{Carrier, Far, Hook, Setting};
 use crate::destinations::{self, Destinations, next_hop_mac};
 use crate::flows::{self, Flows};
 use serval_tests::frame::{Checksum, Frame, GATEWAY_MAC, Ipv6, Mac, Payload};
@@ -119,17 +119,18 @@ pub enum Spread {
 
 impl Way {
     /// Between the ends of a namespace.
-    pub fn across(carrier: Carrier, far: Far) -> Self {
+    pub fn across(carrier: Carrier, setting: &Setting) -> Self {
+        let [near, far] = setting.ends();
         let routers = u8::from(carrier.routes());
-        let (destination, spread) = match far {
-            Far::Endpoint | Far::Crowd => (ENDS[1].address, Spread::None),
+        let (destination, spread) = match setting.far {
+            Far::Endpoint | Far::Crowd | Far::Arrival => (far.address, Spread::None),
             Far::Endpoints(to) => (destinations::address(0), Spread::Destinations(to, false)),
             Far::Uplink(to) => (destinations::address(0), Spread::Destinations(to, routers > 0)),
         };
         Self {
-            source_mac: ENDS[0].mac,
-            source: ENDS[0].address,
-            destination_mac: ENDS[1].mac,
+            source_mac: near.mac,
+            source: near.address,
+            destination_mac: far.mac,
             destination,
             ports: PORTS,
             routers,
@@ -140,8 +141,7 @@ impl Way {
 
     /// The same with many flows.
     pub fn with_flows(self, flows: Flows) -> Self {
-        let ports = flows::ports(0);
-        Self { ports: [(ports >> 16) as u16, ports as u16], spread: Spread::Flows(flows), ..self }
+        Self { ports: flows::pair(0), spread: Spread::Flows(flows), ..self }
     }
 
     /// How frames that the kernel makes differ.
@@ -176,13 +176,31 @@ pub enum From {
     Far,
 }
 
+/// A frame of a flow's beginning.
+pub struct First {
+    /// Who sends it.
+    pub from: From,
+    /// By which of its TAP's queues.
+    pub queue: usize,
+    /// The frame.
+    pub stream: Stream,
+}
+
 /// How a flow begins that both sides take part in: until then, nobody calls it established. Nothing when frames differ.
-pub fn opening(kind: Kind, way: &Way) -> Vec<(From, Stream)> {
-    if way.spread != Spread::None {
-        return Vec::new();
-    }
-    let near = |kind| (From::Near, Stream::new(kind, way));
-    let far = |kind| (From::Far, Stream::new(kind, &way.back()));
+pub fn opening(kind: Kind, way: &Way) -> Vec<First> {
+    if way.spread == Spread::None { begins(kind, way, 0) } else { Vec::new() }
+}
+
+/// The same for flows that have a queue each.
+pub fn opening_by_queue(kind: Kind, way: &Way, queues: usize) -> Vec<First> {
+    (0..queues)
+        .flat_map(|queue| begins(kind, &Way { ports: flows::pair(queue as u32), ..*way }, queue))
+        .collect()
+}
+
+fn begins(kind: Kind, way: &Way, queue: usize) -> Vec<First> {
+    let near = |kind| First { from: From::Near, queue, stream: Stream::new(kind, way) };
+    let far = |kind| First { from: From::Far, queue, stream: Stream::new(kind, &way.back()) };
     match kind {
         Kind::Datagram(_) => vec![near(kind), far(kind)],
         Kind::Segments(_) | Kind::Handshake(_) => {
@@ -289,7 +307,7 @@ mod tests {
     #[test]
     fn datagrams_have_the_length_asked_for_and_a_whole_checksum() {
         for length in [62, 78, 1400] {
-            let stream = Stream::new(Kind::Datagram(length), &Way::across(Carrier::Kernel, Far::Endpoint));
+            let stream = Stream::new(Kind::Datagram(length), &Way::across(Carrier::Kernel, &Setting::USUAL));
             assert_eq!(stream.frame().len(), length);
             assert!(checksum_holds(stream.frame()) && checksum_holds(&stream.expected));
         }
@@ -297,7 +315,7 @@ mod tests {
 
     #[test]
     fn frames_to_be_cut_have_a_partial_checksum() {
-        let stream = Stream::new(Kind::Segments(60_000), &Way::across(Carrier::Kernel, Far::Endpoint));
+        let stream = Stream::new(Kind::Segments(60_000), &Way::across(Carrier::Kernel, &Setting::USUAL));
         assert_eq!(stream.frame().len(), 60_000);
         assert!(!checksum_holds(stream.frame()));
     }
@@ -305,8 +323,8 @@ mod tests {
     #[test]
     fn a_frame_must_arrive_by_the_next_hop_of_its_destination() {
         let destinations = Destinations::new(1000, Width::Host);
-        let stream =
-            Stream::new(Kind::Datagram(78), &Way::across(Carrier::Kernel, Far::Uplink(destinations)));
+        let setting = Setting { far: Far::Uplink(destinations), ..Setting::USUAL };
+        let stream = Stream::new(Kind::Datagram(78), &Way::across(Carrier::Kernel, &setting));
         let mut sent = stream.sent.clone();
         stream.advance(&mut sent, 0x8765_4321);
         assert!(checksum_holds(&sent[HEADER..]));

@@ -1,8 +1,8 @@
 //! Two TAPs held as a VMM holds them, and frames that go into one and must come out of the other.
 
-use super::stream::{From, HEADER, Kind, Stream, Way, opening};
-use crate::carrier::{Carrier, ENDS, Path, Setting};
-use crate::flows::Flows;
+use super::stream::{First, From, HEADER, Kind, Stream, Way, opening, opening_by_queue};
+use crate::carrier::{Carrier, Path, Setting};
+use crate::flows::{self, Flows};
 use anyhow::{Context, Result, bail};
 use serval_tests::frame::{GATEWAY_MAC, mac_text};
 use serval_tests::netns::Namespace;
@@ -41,10 +41,12 @@ pub struct Wire<B> {
     pub way: Way,
     /// The frames.
     pub stream: Stream,
-    /// How their flow begins.
-    opening: Vec<(From, Stream)>,
-    near: Tap,
-    far: Tap,
+    /// How their flows begin.
+    opening: Vec<First>,
+    /// The queues of the TAP that frames are written to.
+    near: Vec<Tap>,
+    /// Those of the one that they are read from.
+    far: Vec<Tap>,
     seed: AtomicU64,
 }
 
@@ -56,13 +58,13 @@ impl Wire<Path> {
 
     /// The same on a host on which all other TAPs of the setting are there.
     pub fn on(host: &Arc<Namespace>, carrier: Carrier, kind: Kind, setting: &Setting) -> Result<Self> {
-        let [near_tap, far_tap] = ENDS.map(|end| open(host, end.tap, kind));
+        let [near_tap, far_tap] = setting.ends().map(|end| open_queues(host, end.tap, kind, setting.queues));
         let (near_tap, far_tap) = (near_tap?, far_tap?);
         let mut path = Path::new(host, carrier, setting, kind.hook())?;
         if let Kind::Segments(_) = kind {
             path.expect_long_frames()?;
         }
-        Ok(Self::between(path, near_tap, far_tap, kind, Way::across(carrier, setting.far)))
+        Ok(Self::between(path, near_tap, far_tap, kind, Way::across(carrier, setting)))
     }
 
     /// The same with frames of many flows.
@@ -70,11 +72,19 @@ impl Wire<Path> {
         let Self { between, near, far, way, .. } = Self::new(carrier, kind, setting)?;
         Ok(Self::between(between, near, far, kind, way.with_flows(flows)))
     }
+
+    /// The same with a flow for each queue.
+    pub fn with_queues(carrier: Carrier, kind: Kind, setting: &Setting) -> Result<Self> {
+        let queues = setting.queues;
+        let wire = Self::with_flows(carrier, kind, setting, Flows::new(u32::try_from(queues)?))?;
+        let opening = opening_by_queue(kind, &wire.way, queues);
+        Ok(Self { opening, ..wire })
+    }
 }
 
 impl<B: Between> Wire<B> {
-    /// Two TAPs with something between them.
-    pub fn between(between: B, near: Tap, far: Tap, kind: Kind, way: Way) -> Self {
+    /// Two TAPs, of which these are the queues, with something between them.
+    pub fn between(between: B, near: Vec<Tap>, far: Vec<Tap>, kind: Kind, way: Way) -> Self {
         let (stream, opening) = (Stream::new(kind, &way), opening(kind, &way));
         Self { between, way, stream, opening, near, far, seed: AtomicU64::new(1) }
     }
@@ -86,7 +96,14 @@ impl<B: Between> Wire<B> {
 
     /// For who sends other frames.
     pub fn writer_of<'w>(&'w self, stream: &'w Stream) -> Writer<'w> {
-        Writer::new(&self.near, stream, self.random())
+        Writer::new(&self.near[0], stream, self.random())
+    }
+
+    /// For who sends by a queue the flow that has it.
+    pub fn queue_writer(&self, queue: usize) -> Writer<'_> {
+        let mut sent = self.stream.sent.clone();
+        flows::move_to(&mut sent[HEADER..], flows::ports(queue as u32));
+        Writer::of_one(&self.near[queue], sent)
     }
 
     /// Where the next writer begins: it goes on with other destinations than the one before.
@@ -104,22 +121,27 @@ impl<B: Between> Wire<B> {
         Reader::new(&self.far, stream)
     }
 
+    /// For who receives by one queue.
+    pub fn queue_reader(&self, queue: usize) -> Reader<'_> {
+        Reader::new(&self.far[queue..=queue], &self.stream)
+    }
+
     /// Reads all that is there; how many of them were just so.
     pub fn drain(&self) -> Result<usize> {
         self.reader().drain()
     }
 
-    /// Reads all that is there, and begins the flow that the frames belong to. What was wrong, if anything was.
+    /// Reads all that is there, and begins the flows that the frames belong to. What was wrong, if anything was.
     pub fn establish(&self) -> Result<Option<String>> {
         self.drain()?;
-        for (number, (from, stream)) in self.opening.iter().enumerate() {
-            let (tap, to) = match from {
+        for (number, First { from, queue, stream }) in self.opening.iter().enumerate() {
+            let (taps, to) = match from {
                 From::Near => (&self.near, &self.far),
                 From::Far => (&self.far, &self.near),
             };
             let mut reader = Reader::new(to, stream);
             reader.drain()?;
-            Writer::new(tap, stream, 1).send()?;
+            Writer::of_one(&taps[*queue], stream.sent.clone()).send()?;
             let came = reader.drain()?;
             if came != 1 {
                 return Ok(Some(format!(
@@ -141,10 +163,15 @@ pub fn host() -> Result<Arc<Namespace>> {
 
 /// Opens a TAP that holds enough frames for its reader, and sets it up as the cloud's agent does.
 pub fn open(host: &Namespace, name: &str, kind: Kind) -> Result<Tap> {
-    let options = Options { offloads: kind.offloads(), header: HEADER, multi_queue: false };
-    let tap = host.enter(|| Tap::open(name, options))?;
+    open_queues(host, name, kind, 1)?.pop().context("a TAP without a queue")
+}
+
+/// The same with so many queues.
+fn open_queues(host: &Namespace, name: &str, kind: Kind, count: usize) -> Result<Vec<Tap>> {
+    let options = Options { offloads: kind.offloads(), header: HEADER, multi_queue: count > 1 };
+    let queues = host.enter(|| (0..count).map(|_| Tap::open(name, options)).collect::<Result<_>>())?;
     host.ip(&format!("link set {name} address {} txqueuelen {} up", mac_text(GATEWAY_MAC), kind.queue()))?;
-    Ok(tap)
+    Ok(queues)
 }
 
 /// A multiplier of linear congruential generators (Knuth's MMIX).
@@ -153,7 +180,8 @@ const LCG: u64 = 6_364_136_223_846_793_005;
 /// Sends frames.
 pub struct Writer<'w> {
     tap: &'w Tap,
-    stream: &'w Stream,
+    /// What makes of a frame the next one; `None`: they are all the same.
+    next: Option<&'w Stream>,
     sent: Vec<u8>,
     random: u64,
 }
@@ -161,13 +189,20 @@ pub struct Writer<'w> {
 impl<'w> Writer<'w> {
     /// One that begins anywhere.
     pub fn new(tap: &'w Tap, stream: &'w Stream, random: u64) -> Self {
-        Self { tap, stream, sent: stream.sent.clone(), random }
+        Self { tap, next: Some(stream), sent: stream.sent.clone(), random }
+    }
+
+    /// One that always sends the same.
+    fn of_one(tap: &'w Tap, sent: Vec<u8>) -> Self {
+        Self { tap, next: None, sent, random: 1 }
     }
 
     /// Sends one.
     pub fn send(&mut self) -> Result<()> {
-        self.random = self.random.wrapping_mul(LCG).wrapping_add(1);
-        self.stream.advance(&mut self.sent, (self.random >> 32) as u32);
+        if let Some(stream) = self.next {
+            self.random = self.random.wrapping_mul(LCG).wrapping_add(1);
+            stream.advance(&mut self.sent, (self.random >> 32) as u32);
+        }
         match self.tap.write_raw(&self.sent) {
             Ok(length) if length == self.sent.len() => Ok(()),
             Ok(length) => bail!("{} took {length} bytes of {}", self.tap.name(), self.sent.len()),
@@ -178,17 +213,17 @@ impl<'w> Writer<'w> {
 
 /// Receives frames.
 pub struct Reader<'w> {
-    tap: &'w Tap,
+    queues: &'w [Tap],
     stream: &'w Stream,
     buffer: Vec<u8>,
     expected: Vec<u8>,
 }
 
 impl<'w> Reader<'w> {
-    fn new(tap: &'w Tap, stream: &'w Stream) -> Self {
+    fn new(queues: &'w [Tap], stream: &'w Stream) -> Self {
         // One byte more than expected, so that a longer frame is noticed.
         let buffer = vec![0; HEADER + stream.expected.len() + 1];
-        Self { tap, stream, buffer, expected: stream.expected.clone() }
+        Self { queues, stream, buffer, expected: stream.expected.clone() }
     }
 
     /// Reads all that is there; how many of them were just so.
@@ -202,13 +237,14 @@ impl<'w> Reader<'w> {
 
     /// Reads one: whether it was what must arrive; `None` when none is there.
     pub fn receive(&mut self) -> Result<Option<bool>> {
-        match self.tap.read_raw(&mut self.buffer) {
-            Ok(0) => Ok(None),
-            Ok(length) => {
+        for tap in self.queues {
+            let length = tap.read_raw(&mut self.buffer);
+            let length = length.with_context(|| format!("cannot read from {}", tap.name()))?;
+            if length > 0 {
                 let read = self.buffer.get(HEADER..length).unwrap_or_default();
-                Ok(Some(self.stream.accepts(&mut self.expected, read)))
+                return Ok(Some(self.stream.accepts(&mut self.expected, read)));
             }
-            Err(error) => Err(error).with_context(|| format!("cannot read from {}", self.tap.name())),
         }
+        Ok(None)
     }
 }

@@ -1,5 +1,5 @@
 //! Bare redirects and the source of frames. Userspace sets the globals when it loads them. XDP programs take fragments,
-//! as those of the hooks do: only such can call each other.
+//! as that of TAPs does: only such can call each other.
 
 use crate::choice::{uniform, zipf};
 use aya_ebpf::bindings::TC_ACT_SHOT;
@@ -101,6 +101,17 @@ pub fn bare_tc(context: TcContext) -> i32 {
 /// Makes the frame anew, as live frames come back edited by what ran on them, and goes on with the next program.
 #[xdp(frags)]
 pub fn source(context: XdpContext) -> u32 {
+    make(&context)
+}
+
+/// The same for a next program that takes no fragments.
+#[xdp]
+pub fn source_linear(context: XdpContext) -> u32 {
+    make(&context)
+}
+
+#[inline(always)]
+fn make(context: &XdpContext) -> u32 {
     let start = context.data();
     if start + FRAME_LEN > context.data_end() {
         return XDP_ABORTED;
@@ -114,7 +125,7 @@ pub fn source(context: XdpContext) -> u32 {
     copy_word::<u16>(start, FRAME_LEN - 2);
     vary(start);
     // SAFETY: the context is this program's own.
-    unsafe { NEXT.tail_call(&context, 0) };
+    unsafe { NEXT.tail_call(context, 0) };
     XDP_PASS
 }
 
