@@ -36,7 +36,7 @@ pub enum Mode {
     Both,
     /// `fastpath.xdp = "off"`.
     TcOnly,
-    /// None: the kernel alone, without policy.
+    /// None: the kernel alone, without any rule, and without a daemon.
     Kernel,
     /// None: after `serval detach`, under the same policy as nftables rules.
     Detached,
@@ -162,10 +162,15 @@ impl Pair {
         }
         let [from, to] = [0, 1].map(|index| running(&hosts[index], GUESTS[index], Offloads::ALL));
         let guests = [from?, to?];
-        if matches!(mode, Mode::Kernel | Mode::Detached) {
-            for host in &hosts {
+        for host in &mut hosts {
+            if matches!(mode, Mode::Kernel | Mode::Detached) {
                 let detached = host.serval(&["detach"])?;
                 ensure!(detached.status.success(), "{}", String::from_utf8_lossy(&detached.stderr));
+            }
+            if mode == Mode::Kernel {
+                // The rules that stand in for the hooks go, too, and nobody puts them back.
+                host.stop()?;
+                host.namespace.run("nft delete table ip6 serval")?;
             }
         }
         let way = Way {
@@ -211,6 +216,9 @@ impl Pair {
 
     /// Frames that the fast path delivered to the iperf3 server.
     pub fn delivered(&self) -> Result<u64> {
+        if self.wire.between.mode == Mode::Kernel {
+            return Ok(0);
+        }
         self.wire.between.hosts[1].endpoint(&name(GUESTS[1]))?.delivered()
     }
 }
