@@ -2,14 +2,14 @@
 //! another policy for them, it takes the fast path off. One sends to the other all the while, and reads at once what has
 //! arrived, so that what is late or lost is so between the two TAPs.
 
-use super::stream::{Kind, PORTS, Spread, Way};
+use super::stream::{Kind, Way};
 use super::wire::{Reader, Unwatched, Wire, Writer, open};
 use crate::cpu;
 use crate::report::{KERNEL, Metric, Outcome};
 use crate::rounds::{Arm, Measured, Work, interleave};
 use crate::statistics::Better;
 use anyhow::{Result, ensure};
-use serval_tests::cloud::{address, endpoint, mac, name, subnet, tap};
+use serval_tests::cloud::{endpoint, name, subnet, tap};
 use serval_tests::host::{EndpointStatus, Host, Status, policy};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -209,17 +209,7 @@ impl Scene {
             host.put_endpoint(&endpoint(vm))?;
             open(&host.namespace, &tap(vm), KIND)
         });
-        let way = Way {
-            source_mac: mac(VMS[0]),
-            source: address(VMS[0]),
-            destination_mac: mac(VMS[1]),
-            destination: address(VMS[1]),
-            ports: PORTS,
-            routers: 1,
-            bridged: false,
-            spread: Spread::None,
-        };
-        let wire = Wire::between(Unwatched, vec![near?], vec![far?], KIND, way);
+        let wire = Wire::between(Unwatched, vec![near?], vec![far?], KIND, Way::between(VMS, 1));
         let mut site = Site { mode, host, policy: 0 };
         site.wait_attached()?;
         site.put_policy(0)?;

@@ -1,11 +1,11 @@
 //! Two hosts on one cable, each with its daemon and two VMs: one that is a TAP in our hands, one with a kernel of its own.
 
-use super::stream::{Kind, PORTS, Spread, Way};
+use super::stream::{Kind, Way};
 use super::wire::{Between, Wire, open};
 use crate::bare;
 use anyhow::{Context, Result, ensure};
 use aya::Ebpf;
-use serval_tests::cloud::{address, endpoint, mac, name, running, subnet, tap};
+use serval_tests::cloud::{address, endpoint, name, running, subnet, tap};
 use serval_tests::guest::KernelGuest;
 use serval_tests::host::{Host, policy};
 use serval_tests::process::Running;
@@ -173,18 +173,8 @@ impl Pair {
                 host.namespace.run("nft delete table ip6 serval")?;
             }
         }
-        let way = Way {
-            source_mac: mac(TAPS[0]),
-            source: address(TAPS[0]),
-            destination_mac: mac(TAPS[1]),
-            destination: address(TAPS[1]),
-            ports: PORTS,
-            routers: 2,
-            bridged: false,
-            spread: Spread::None,
-        };
         let (far, near) = (taps.pop().context("two TAPs")?, taps.pop().context("two TAPs")?);
-        let wire = Wire::between(Hosts { mode, hosts }, vec![near], vec![far], kind, way);
+        let wire = Wire::between(Hosts { mode, hosts }, vec![near], vec![far], kind, Way::between(TAPS, 2));
         eventually(&format!("{}: frames arrive by it", mode.name()), PATIENCE, || {
             let before = wire.between.sent_on()?;
             wire.writer().send()?;

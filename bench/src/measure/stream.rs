@@ -4,6 +4,7 @@ use crate::bare::{Variants, Varies};
 use crate::carrier::{Carrier, Far, Hook, Setting};
 use crate::destinations::{self, Destinations, next_hop_mac};
 use crate::flows::{self, Flows};
+use serval_tests::cloud;
 use serval_tests::frame::{Checksum, Frame, GATEWAY_MAC, Ipv6, Mac, Payload};
 use serval_tests::tap::{Offloads, VnetHeader};
 use std::net::Ipv6Addr;
@@ -136,6 +137,20 @@ impl Way {
             routers,
             bridged: carrier == Carrier::Bridge,
             spread,
+        }
+    }
+
+    /// From one VM of a cloud to another, by so many routers.
+    pub fn between([from, to]: [u8; 2], routers: u8) -> Self {
+        Self {
+            source_mac: cloud::mac(from),
+            source: cloud::address(from),
+            destination_mac: cloud::mac(to),
+            destination: cloud::address(to),
+            ports: PORTS,
+            routers,
+            bridged: false,
+            spread: Spread::None,
         }
     }
 
